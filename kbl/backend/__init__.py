@@ -1,0 +1,33 @@
+"""The only framework code of kbl: three files with the same functions, chosen once by Keras' backend.
+
+``value_and_grad(fn, x)``
+    `fn` maps x to ``(scalar, auxiliary)``; returns ``(auxiliary, gradient)``, neither tracked any further. A gradient
+    that does not exist is zero.
+``compiled(network, kernel)``
+    Compiles ``kernel(forward, *arrays)``, where ``forward(x)`` is the network in inference mode. The result is called
+    with the arrays alone and always sees the network's present weights; equal shapes never compile twice. It keeps
+    no reference to the network.
+``with_adversaries(model, step, training, *arguments)``
+    Runs Keras' train or test step on the batch that ``model.attacked(data, training)`` returns.
+``prepare(network)``
+    Lets the network's own layers run as fast as the framework allows. What is computed and saved stays the same.
+``devices()``
+    Names of the devices that the framework sees.
+"""
+
+import keras
+
+_NAME = keras.config.backend()
+
+if _NAME == "torch":
+    from kbl.backend.torch import compiled, devices, prepare, value_and_grad, with_adversaries
+elif _NAME == "jax":
+    from kbl.backend.jax import compiled, devices, prepare, value_and_grad, with_adversaries
+elif _NAME == "tensorflow":
+    from kbl.backend.tensorflow import compiled, devices, prepare, value_and_grad, with_adversaries
+else:
+    raise ImportError(
+        f"kbl runs on Keras' torch, jax and tensorflow backends. Received: KERAS_BACKEND={_NAME}"
+    )
+
+__all__ = ["compiled", "devices", "prepare", "value_and_grad", "with_adversaries"]

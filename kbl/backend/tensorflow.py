@@ -1,0 +1,47 @@
+"""TensorFlow: whole functions in one graph."""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kbl.typing import Network, Tensor
+
+
+def value_and_grad(fn: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Any, Tensor]:
+    """Return ``(auxiliary, gradient)`` of ``fn: x -> (scalar, auxiliary)`` at x."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        value, auxiliary = fn(x)
+    return auxiliary, tape.gradient(value, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+
+def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Trace ``kernel(forward, *arrays)`` into one graph a shape; it reads the variables at each call."""
+    reference = weakref.ref(network)
+
+    @tf.function(autograph=False)
+    def run(*arrays: Tensor) -> Any:
+        net = reference()
+        return kernel(lambda x: net(x, training=False), *arrays)
+
+    def call(*arrays: Tensor) -> Any:
+        return run(*(keras.ops.convert_to_tensor(array) for array in arrays))
+
+    return call
+
+
+def with_adversaries(model: Any, step: Callable[..., Any], training: bool, data: Any) -> Any:
+    """Craft inside the graph of the step, outside its gradient tape."""
+    return step(model.attacked(data, training))
+
+
+def prepare(network: Network) -> None:
+    """Nothing to do: channels last is TensorFlow's own layout."""
+
+
+def devices() -> list[str]:
+    """Names of TensorFlow's devices."""
+    return [device.name.removeprefix("/physical_device:") for device in tf.config.list_physical_devices()]

@@ -1,0 +1,7 @@
+"""The judge: accuracy on clean and attacked images, and what makes it less trustworthy."""
+
+from kbl.evaluation.result import AttackResult, Result
+from kbl.evaluation.robustness import evaluate
+from kbl.evaluation.versions import versions
+
+__all__ = ["AttackResult", "Result", "evaluate", "versions"]

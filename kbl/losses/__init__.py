@@ -1,0 +1,27 @@
+"""Losses: pure functions ``(y, logits) -> (batch,)`` and, under the same names in capitals, Keras' `Loss` classes."""
+
+from kbl.losses.cross_entropy import CrossEntropy, cross_entropy
+from kbl.losses.likelihood import (
+    ATBLRAdversarial,
+    ATBLRClean,
+    LikelihoodRegularization,
+    atblr_adversarial,
+    atblr_clean,
+    likelihood_regularization,
+)
+from kbl.losses.margin import DLR, Margin, dlr, margin
+
+__all__ = [
+    "DLR",
+    "ATBLRAdversarial",
+    "ATBLRClean",
+    "CrossEntropy",
+    "LikelihoodRegularization",
+    "Margin",
+    "atblr_adversarial",
+    "atblr_clean",
+    "cross_entropy",
+    "dlr",
+    "likelihood_regularization",
+    "margin",
+]

@@ -1,0 +1,28 @@
+"""Labels as integers or one-hot rows, read one way everywhere."""
+
+from keras import ops
+
+from kbl.typing import Tensor
+
+
+def to_indices(y: Tensor) -> Tensor:
+    """Return (batch,) int32 class indices of integer (batch,), (batch, 1) or one-hot (batch, K) labels."""
+    y = ops.convert_to_tensor(y)
+    if len(y.shape) == 2:
+        y = ops.squeeze(y, -1) if y.shape[-1] == 1 else ops.argmax(y, -1)
+    return ops.cast(y, "int32")
+
+
+def pick(logits: Tensor, indices: Tensor) -> Tensor:
+    """Return (batch,) the logit of each row at its index."""
+    return ops.squeeze(ops.take_along_axis(logits, ops.expand_dims(indices, 1), axis=1), 1)
+
+
+def largest_other(logits: Tensor, indices: Tensor) -> Tensor:
+    """Return (batch,) the largest logit of the classes other than the index.
+
+    The labelled class is masked with -inf, never with a product: the logits of a Gaussian head are all negative,
+    and a masked zero would be their maximum.
+    """
+    labelled = ops.expand_dims(indices, 1) == ops.arange(logits.shape[-1], dtype="int32")
+    return ops.max(ops.where(labelled, -float("inf"), logits), axis=-1)

@@ -1,0 +1,115 @@
+"""Which pictures a run has, with the words beside them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from kbl.report.folder import Columns, RunFolder
+from kbl.report.formatting import count, number, percent, radius
+from kbl.report.gallery import gallery
+from kbl.report.plots import epsilon_curve, likelihood_curves, training_curves
+from kbl.report.tables import example_count
+
+_DRAWN = ("loss", "clean_accuracy", "adversarial_accuracy")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, the heading and caption around it, and the words for who cannot see it."""
+
+    figure: Figure
+    heading: str
+    caption: str
+    alt: str
+
+
+def pictures(run: RunFolder) -> dict[str, Picture | None]:
+    """Return every picture a report may have, by its file name; None where the run has no data."""
+    return {
+        "training": _training(run.history),
+        "likelihood": _likelihood(run.batches) or _likelihood(run.history),
+        "gallery": _gallery(run),
+        "epsilon": _epsilon(run),
+    }
+
+
+def _training(history: Columns) -> Picture | None:
+    drawn = [name for name in history if name.removeprefix("val_") in _DRAWN]
+    if "epoch" not in history or not drawn:
+        return None
+    ends = [
+        f"{name.replace('val_', 'validation ').replace('_', ' ')} {_end(history, name)}" for name in drawn
+    ]
+    return Picture(
+        training_curves(history),
+        "Training",
+        "Dashed: training batches while the weights still move. Solid: validation after each "
+        "epoch. A robust validation accuracy that falls while the training one climbs is robust "
+        "overfitting.",
+        f"Line charts of accuracy and loss over the epochs. At the end: {', '.join(ends)}.",
+    )
+
+
+def _end(columns: Columns, name: str) -> str:
+    values = columns[name][np.isfinite(columns[name])]
+    if not len(values):
+        return "not a number"
+    return percent(values[-1]) if name.endswith("accuracy") else f"{values[-1]:.3g}"
+
+
+def _likelihood(columns: Columns) -> Picture | None:
+    kinds = [name for name in ("clean_lkd", "adversarial_lkd") if name in columns]
+    if not kinds or not ({"step", "epoch"} & set(columns)):
+        return None
+    ends = [f"{name.removesuffix('_lkd')} {_end(columns, name)}" for name in kinds]
+    return Picture(
+        likelihood_curves({"": columns}),
+        "Likelihood of the features",
+        "The likelihood regularization is the mean squared distance between the features and "
+        "the mean of their class, so the higher a curve, the less likely its features, and a gap "
+        "between the curves tells that clean data and adversarial examples are distributed apart.",
+        f"Line chart of the likelihood regularization while training. At the end: {', '.join(ends)}.",
+    )
+
+
+def _gallery(run: RunFolder) -> Picture | None:
+    images = run.gallery
+    if not images:
+        return None
+    total = min(8, len(images["x"]))
+    right = int(np.sum(images["prediction"][:total] == images["y"][:total]))
+    fooled = int(np.sum(images["prediction_adv"][:total] != images["y"][:total]))
+    return Picture(
+        gallery(images, columns=8),
+        "Examples",
+        "Beneath each image: the predicted class, whether it is right, and the confidence. In the "
+        "difference, mid-grey is an unchanged pixel.",
+        f"{total} test images in three rows: clean, adversarial, and their difference. {right} of "
+        f"the clean images are classified right; {fooled} of the adversarial ones wrong.",
+    )
+
+
+def _epsilon(run: RunFolder) -> Picture | None:
+    evaluation = run.evaluation or {}
+    points = [_point(point) for point in evaluation.get("epsilon_curve") or []]
+    points = [point for point in points if all(np.isfinite(list(point.values())))]
+    if not points:
+        return None
+    told = [f"{percent(point['accuracy'])} at {radius(point['epsilon'])}" for point in points]
+    examples = example_count(evaluation)
+    on = f" on {count(examples)} examples" if examples else ""
+    return Picture(
+        epsilon_curve(points, run.training_epsilon, examples),
+        "Accuracy against ε",
+        f"Robust accuracy{on} as the attack may change each image more. A sound attack reaches "
+        "chance or below when ε is large; a curve that stays high there hints that the attack "
+        "fails, rather than that the network holds.",
+        f"Line chart of robust accuracy against the radius ε: {', '.join(told)}.",
+    )
+
+
+def _point(point: Mapping[str, Any]) -> dict[str, float]:
+    return {key: number(point.get(key)) for key in ("epsilon", "accuracy")}

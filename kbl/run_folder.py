@@ -1,0 +1,124 @@
+"""Where a run's files go, and which earlier run is meant."""
+
+import itertools
+import re
+import shutil
+from pathlib import Path
+
+from kbl.errors import UserError
+
+RUNS = Path("runs")
+
+
+class AlreadyFinished(Exception):  # noqa: N818 - good news is no error
+    """There is nothing left to resume; `folder` holds the finished run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        super().__init__(f"{folder} is finished, there is nothing to resume")
+
+
+def prepare(name: str, backend: str, *, out: Path | None, resume: bool, force: bool) -> tuple[Path, bool]:
+    """Make the folder of a run.
+
+    Args:
+        name: the recipe's name.
+        backend: the backend's name.
+        out: the folder that the user asks for; None takes `runs/<name>-<backend>`, numbered where it exists.
+        resume: go on with the folder's run, or the newest unfinished one; where there is none, begin one.
+        force: remove what a run has left in the folder.
+
+    Returns:
+        The folder, which exists, and whether it holds a run to go on with.
+
+    Raises:
+        AlreadyFinished: the run to resume is finished.
+        UserError: the folder holds something that may not be overwritten.
+    """
+    if resume and force:
+        raise UserError("--resume goes on with a run and --force removes it; give one of them")
+    if force and out is None:
+        raise UserError("--force replaces the folder given by --out; without --out a run gets a new folder")
+    if out is None:
+        earlier = _runs_of(name, backend) if resume else []
+        if not earlier:
+            return _new(name, backend), False
+        out = next((folder for folder in earlier if not _is_finished(folder)), earlier[0])
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out: expected a folder, received the file {out}")
+    is_used = out.is_dir() and any(out.iterdir())
+    if is_used:
+        _make_way(out, resume=resume, force=force)
+    out.mkdir(parents=True, exist_ok=True)
+    return out, resume and is_used
+
+
+def newest_model() -> Path:
+    """Return the newest run folder that holds a model.
+
+    Raises:
+        UserError: there is none.
+    """
+    models = sorted(RUNS.glob("*/model.keras"), key=lambda path: path.stat().st_mtime)
+    if not models:
+        raise UserError(f"no run with a model.keras under {RUNS}/; train one with: kbl run digits")
+    return models[-1].parent
+
+
+def find_model(path: Path) -> Path:
+    """Return `path`, a run folder or a .keras file, once it is known to hold a model.
+
+    Raises:
+        UserError: it does not.
+    """
+    if path.is_file() or (path / "model.keras").is_file():
+        return path
+    what = "a folder without model.keras" if path.is_dir() else "what does not exist"
+    raise UserError(f"{path}: expected a run folder or a .keras file, received {what}")
+
+
+def _runs_of(name: str, backend: str) -> list[Path]:
+    """Return the folders of earlier runs of a recipe on a backend, the newest first."""
+    wanted = re.compile(rf"{re.escape(name)}-{backend}(-\d+)?")
+    runs = [path.parent for path in RUNS.glob("*/recipe.toml") if wanted.fullmatch(path.parent.name)]
+    return sorted(runs, key=lambda run: (run / "recipe.toml").stat().st_mtime, reverse=True)
+
+
+def _new(name: str, backend: str) -> Path:
+    """Make the first folder that is still free; two runs started at once never get the same."""
+    for number in itertools.count(1):
+        folder = RUNS / (f"{name}-{backend}" if number == 1 else f"{name}-{backend}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("unreachable")
+
+
+def _make_way(folder: Path, *, resume: bool, force: bool) -> None:
+    """Check that a folder with files in it may be used; with `force`, remove them."""
+    if not any((folder / name).is_file() for name in ("recipe.toml", "evaluation.json")):
+        raise UserError(f"{folder} holds files but no run of kbl; give another folder by --out")
+    finished = _is_finished(folder)
+    if resume and finished:
+        raise AlreadyFinished(folder)
+    if force:
+        _empty(folder)
+    elif not resume:
+        state = "a finished run" if finished else "an unfinished run; give --resume to go on with it"
+        raise UserError(f"{folder} holds {state}; give --force to replace it, or another folder by --out")
+
+
+def _empty(folder: Path) -> None:
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise UserError(f"--force would remove the current folder's files; {folder} is it or holds it")
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "evaluation.json").is_file()

@@ -1,0 +1,45 @@
+"""Batches in an order that depends on the seed and the epoch alone."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+
+class Batches(keras.utils.PyDataset):
+    """Shuffled batches of arrays; the same order on every backend, and the same after a resume.
+
+    The images that do not fill a last batch wait for another epoch, so that every step has one shape.
+
+    Args:
+        x: (N, ...) images.
+        y: (N,) labels.
+        batch_size: images a batch; at most N are taken.
+        seed: seed of the order.
+        epoch: number of the first epoch.
+    """
+
+    def __init__(self, x: Any, y: Any, batch_size: int, seed: int, epoch: int = 0) -> None:
+        super().__init__(workers=1, use_multiprocessing=False)
+        self._x, self._y = x, y
+        self._batch_size = min(batch_size, len(x))
+        self._seed = seed
+        self._epoch = epoch
+        self._shuffle()
+
+    def __len__(self) -> int:
+        """Return the number of batches an epoch."""
+        return len(self._x) // self._batch_size
+
+    def __getitem__(self, batch: int) -> tuple[Any, Any]:
+        """Return ``(x, y)`` of one batch."""
+        rows = self._order[batch * self._batch_size : (batch + 1) * self._batch_size]
+        return self._x[rows], self._y[rows]
+
+    def on_epoch_end(self) -> None:
+        """Draw the next epoch's order."""
+        self._epoch += 1
+        self._shuffle()
+
+    def _shuffle(self) -> None:
+        self._order = np.random.Generator(np.random.PCG64([self._seed, self._epoch])).permutation(len(self._x))

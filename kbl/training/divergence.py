@@ -1,0 +1,57 @@
+"""Training that runs away stops and says why."""
+
+import math
+from typing import Any
+
+import keras
+
+from kbl.errors import DivergenceError
+
+_REMEDIES = (
+    "Remedies: bound the adversarial term (bound = 16), let its gradient through the means alone "
+    '(gradient_through = "means"), lower likelihood_weight, or add batch normalization; see docs/divergence.md.'
+)
+
+
+class StopOnDivergence(keras.callbacks.Callback):
+    """Raise `kbl.DivergenceError` when the loss is not finite or the likelihood term grows without end.
+
+    Args:
+        limit: largest mean squared distance ‖h - μ_y‖² believed, in feature units.
+        every: batches between looks; a look waits for the device.
+    """
+
+    def __init__(self, limit: float = 1e6, every: int = 10) -> None:
+        super().__init__()
+        self.limit = limit
+        self.every = every
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Remember the epoch for the message."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Look at every few batches' running means."""
+        if batch % self.every == 0:
+            self._look(f"epoch {self._epoch + 1}, batch {batch + 1}", logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Look at the epoch's means, before anything is saved from it."""
+        self._look(f"epoch {epoch + 1}", logs)
+
+    def _look(self, where: str, logs: Any) -> None:
+        values = {name: float(value) for name, value in (logs or {}).items() if not isinstance(value, dict)}
+        for name in ("clean_lkd", "adversarial_lkd"):
+            if values.get(name, 0.0) > self.limit:
+                raise DivergenceError(
+                    f"Training ran away at {where}: {name}, the mean of ‖h - μ_y‖², is {values[name]:.3g}, "
+                    "and the likelihood term of Eq. 8 has no lower bound. " + _REMEDIES
+                )
+        for name in ("clean_lkd", "adversarial_lkd", "loss"):
+            if name in values and not math.isfinite(values[name]):
+                likelihood = "adversarial_lkd" in values
+                raise DivergenceError(
+                    f"Training ran away at {where}: {name} is {values[name]}. "
+                    + (_REMEDIES if likelihood else "Remedies: lower the learning rate, or train in float32.")
+                )
