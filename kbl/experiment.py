@@ -43,7 +43,10 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
     keras.utils.set_random_seed(recipe.training.seed)
     keras.config.set_dtype_policy(recipe.training.precision)
     dataset = load_data(recipe.data.name, recipe.data.limit)
-    write_text(folder / "recipe.toml", recipes.to_toml(recipe))
+    described = folder / "recipe.toml"
+    if resume and described.is_file() and described.read_text(encoding="utf-8") != recipes.to_toml(recipe):
+        raise UserError(f"the recipe differs from {described}: go on with that one, or begin another run")
+    write_text(described, recipes.to_toml(recipe))
     environment = _environment(recipe, started)
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
     model = train(recipe, dataset, folder, resume=resume, quiet=quiet)
@@ -86,15 +89,22 @@ def evaluate(
     Raises:
         UserError: the file is no model that Keras' safe mode loads, or data or attacks are missing or do not fit.
     """
-    recipe = recipes.load(str(path / "recipe.toml")) if (path / "recipe.toml").is_file() else None
-    if data is None and recipe is None:
-        raise UserError(f"{path} comes without a recipe: name its data by --data digits, --data mnist or a .npz file")
-    if not attacks and recipe is None:
-        raise UserError(f"{path} comes without a recipe: give attacks by --attack, for example pgd:epsilon=8/255,steps=20")
+    settings = recipes.Evaluation()
+    if (path / "recipe.toml").is_file():
+        recipe = recipes.load(str(path / "recipe.toml"))
+        settings, data = recipe.evaluation, data or recipe.data.name
+    if data is None:
+        raise UserError(
+            f"{path} comes without a recipe: name its data by --data digits, --data mnist or a .npz file"
+        )
+    chosen = attacks or settings.attacks
+    if not chosen:
+        raise UserError(
+            f"{path} comes without attacks: give some by --attack, such as pgd:epsilon=8/255,steps=20"
+        )
     network = load_network(path / "model.keras" if path.is_dir() else path)
-    dataset = load_data(data or recipe.data.name)
-    chosen = attacks or list(recipe.evaluation.attacks)
-    samples = samples or (recipe.evaluation.samples if recipe else None)
+    dataset = load_data(data)
+    samples = samples or settings.samples
     try:
         result = _judge(
             network,
@@ -102,8 +112,8 @@ def evaluate(
             dataset.y_test[:samples],
             [(attack.label, to_attack(attack)) for attack in chosen],
             Console(quiet=quiet),
-            batch_size=recipe.evaluation.batch_size if recipe else 256,
-            seed=recipe.evaluation.seed if recipe else 0,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
         )
     except ValueError as error:
         raise UserError(f"{path} cannot be evaluated on {dataset.name}: {error}") from error
@@ -118,7 +128,7 @@ def load_network(path: Path) -> Any:
     """
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # noqa: BLE001 - h5py, zipfile, json and Keras each raise their own
+    except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path} is not a Keras model that can be loaded safely: {reason}") from error
     return model.network if isinstance(model, RobustModel) else model
@@ -126,8 +136,9 @@ def load_network(path: Path) -> Any:
 
 def to_attack(attack: recipes.Attack) -> attacks.PGD:
     """Return the attack that a recipe describes."""
-    fields = attack.model_dump(exclude={"name", "label"})
-    return {"fgsm": attacks.FGSM, "bim": attacks.BIM, "pgd": attacks.PGD}[attack.name](**fields)
+    kinds: dict[str, Any] = {"fgsm": attacks.FGSM, "bim": attacks.BIM, "pgd": attacks.PGD}
+    built: attacks.PGD = kinds[attack.name](**attack.model_dump(exclude={"name", "label"}))
+    return built
 
 
 def to_method(method: recipes.Method, warmup_steps: int = 0) -> methods.Method:
@@ -135,8 +146,11 @@ def to_method(method: recipes.Method, warmup_steps: int = 0) -> methods.Method:
     fields = method.model_dump(exclude={"name", "attack"})
     if method.name == "natural":
         return methods.Natural(**fields)
-    kinds = {"adversarial_training": methods.AdversarialTraining, "atblr": methods.ATBLR}
-    return kinds[method.name](attack=to_attack(method.attack), warmup_steps=warmup_steps, **fields)
+    kinds: dict[str, Any] = {"adversarial_training": methods.AdversarialTraining, "atblr": methods.ATBLR}
+    built: methods.Method = kinds[method.name](
+        attack=to_attack(method.attack), warmup_steps=warmup_steps, **fields
+    )
+    return built
 
 
 def train(
@@ -224,7 +238,12 @@ def _jit_compile() -> Any:
 
 
 def _judge(
-    network: Any, x: Any, y: Any, named: list[tuple[str | None, attacks.PGD]], console: Console, **options: Any
+    network: Any,
+    x: Any,
+    y: Any,
+    named: list[tuple[str | None, attacks.PGD]],
+    console: Console,
+    **options: Any,
 ) -> Result:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[standing]}"), console=console, transient=True) as bar:

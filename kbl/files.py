@@ -39,4 +39,4 @@ def uninterrupted() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, previous)
         if pending:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)

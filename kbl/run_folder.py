@@ -106,8 +106,10 @@ def _make_way(folder: Path, *, resume: bool, force: bool) -> None:
     if force:
         _empty(folder)
     elif not resume:
-        state = "a finished run" if finished else "an unfinished run; give --resume to go on with it"
-        raise UserError(f"{folder} holds {state}; give --force to replace it, or another folder by --out")
+        state, way = ("a finished", "") if finished else ("an unfinished", "--resume to go on with it, ")
+        raise UserError(
+            f"{folder} holds {state} run; give {way}--force to replace it, or another folder by --out"
+        )
 
 
 def _empty(folder: Path) -> None:
@@ -121,4 +123,4 @@ def _empty(folder: Path) -> None:
 
 
 def _is_finished(folder: Path) -> bool:
-    return (folder / "evaluation.json").is_file()
+    return (folder / "report.html").is_file()

@@ -1,1 +1,1 @@
-"""Studies: grids of runs whose tables stand in docs/. Each is one command, goes on where it stopped, and writes JSON."""
+"""Studies: grids of runs whose tables stand in docs/. One command each; goes on where it stopped; writes JSON."""

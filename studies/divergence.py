@@ -45,7 +45,12 @@ GRIDS: dict[str, Any] = {
     ),
     "mnist": (
         "recipes/mnist-cpu.toml",
-        ["training.epochs=4", "data.limit=10000", "training.epsilon_warmup_epochs=1", "training.validation_split=0"],
+        [
+            "training.epochs=4",
+            "data.limit=10000",
+            "training.epsilon_warmup_epochs=1",
+            "training.validation_split=0",
+        ],
         [
             *itertools.product(["none"], [0.02], FORMS),
             *itertools.product(["none"], [0.1], ["exact", "means"]),
@@ -84,7 +89,13 @@ def run_one(data: str, norm: str, weight: float, form: str, seed: int) -> dict[s
     ]
     described = recipe.load(path, overrides)
     dataset = load(described.data.name, described.data.limit)
-    record: dict[str, Any] = {"batch_norm": norm, "lambda": weight, "form": form, "seed": seed, "diverged": None}
+    record: dict[str, Any] = {
+        "batch_norm": norm,
+        "lambda": weight,
+        "form": form,
+        "seed": seed,
+        "diverged": None,
+    }
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -117,14 +128,21 @@ def table(data: str) -> str:
         form = "λ = 0" if record["lambda"] == 0 else record["form"]
         groups.setdefault((record["batch_norm"], record["lambda"], form), []).append(record)
     lines = [
-        "| batch norm | λ | form | diverged | clean % | PGD, cross-entropy % | PGD, margin % | worst case % | L_lkd clean / adversarial |",
+        "| batch norm | λ | form | diverged | clean % | PGD % | PGD, margin % | worst case % | L_lkd clean / adv. |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for (norm, weight, form), runs in groups.items():
         done = [run for run in runs if not run["diverged"]]
         cells = [norm, f"{weight:g}", form, f"{len(runs) - len(done)} of {len(runs)}"]
-        cells += [_spread([100 * run[key] for run in done]) for key in ("clean", "cross_entropy", "margin", "robust")]
-        lkd = [statistics.mean(run[key] for run in done) for key in ("clean_lkd", "adversarial_lkd")] if done else []
+        cells += [
+            _spread([100 * run[key] for run in done])
+            for key in ("clean", "cross_entropy", "margin", "robust")
+        ]
+        lkd = (
+            [statistics.mean(run[key] for run in done) for key in ("clean_lkd", "adversarial_lkd")]
+            if done
+            else []
+        )
         cells.append(" / ".join(f"{value:.3g}" for value in lkd) or "–")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -133,7 +151,9 @@ def table(data: str) -> str:
 def _spread(values: list[float]) -> str:
     if not values:
         return "–"
-    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+    return f"{statistics.mean(values):.1f}" + (
+        f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    )
 
 
 def _read(data: str) -> list[dict[str, Any]]:
@@ -143,12 +163,16 @@ def _read(data: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Run what is missing, or print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", nargs="*", choices=[*GRIDS], help="which grid to run")
     parser.add_argument("--table", action="store_true", help="print the tables of what is there")
     arguments = parser.parse_args()
     for data in arguments.data:
-        done = {tuple(record[key] for key in ("batch_norm", "lambda", "form", "seed")) for record in _read(data)}
+        done = {
+            tuple(record[key] for key in ("batch_norm", "lambda", "form", "seed")) for record in _read(data)
+        }
         for configuration in configurations(data):
             if configuration in done:
                 continue

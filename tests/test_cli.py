@@ -53,6 +53,7 @@ class Experiment(types.ModuleType):
             raise self.error
         (folder / "model.keras").write_text("")
         (folder / "evaluation.json").write_text(json.dumps(RESULT))
+        (folder / "report.html").write_text("")
         return RESULT
 
     def evaluate(self, path, *, data, attacks, samples, quiet):

@@ -3,6 +3,7 @@
 ε and step sizes may be Python numbers, scalars, or (batch, 1, 1, 1) tensors of one value an image.
 """
 
+import math
 from typing import Any
 
 from keras import ops
@@ -10,15 +11,18 @@ from keras import ops
 from kbl import random
 from kbl.typing import Norm, Tensor
 
-# Rounding may carry x + δ past ε by half a unit in the last place of a pixel (2⁻²⁵ below 1), and an L2 norm by more.
-# The radius is taken smaller by this much, so that what is returned never leaves the ball, in exact arithmetic.
-_LINF_ROUNDING = 2.0**-24
-_L2_ROUNDING = 1e-5
+# Rounding may carry each pixel of x + δ by half a unit in the last place (2⁻²⁵ below 1), and in L2 the sum of squares
+# is itself rounded. The radius is taken smaller by this much, so that what is returned never leaves the ball, in exact
+# arithmetic.
+_PIXEL_ROUNDING = 2.0**-25
+_LENGTH_ROUNDING = 1e-5
 
 
-def interior(epsilon: float, norm: Norm) -> float:
-    """Return the radius to work with so that float32 results lie inside the ball of radius ε exactly."""
-    return max(epsilon - _LINF_ROUNDING, 0.0) if norm == "linf" else epsilon * (1.0 - _L2_ROUNDING)
+def interior(epsilon: float, norm: Norm, size: int) -> float:
+    """Return the radius to work with so that float32 images of `size` pixels lie exactly inside the ball of ε."""
+    if norm == "linf":
+        return max(epsilon - 2 * _PIXEL_ROUNDING, 0.0)
+    return max(epsilon * (1.0 - _LENGTH_ROUNDING) - math.sqrt(size) * _PIXEL_ROUNDING, 0.0)
 
 
 def project(x_adv: Tensor, x: Tensor, epsilon: Any, norm: Norm) -> Tensor:
@@ -41,8 +45,18 @@ def project(x_adv: Tensor, x: Tensor, epsilon: Any, norm: Norm) -> Tensor:
 
 
 def ascend(x_adv: Tensor, gradient: Tensor, step_size: Any, norm: Norm) -> Tensor:
-    """Return x_adv moved by `step_size` in the steepest direction of the norm: the sign, or the unit gradient."""
-    direction = ops.sign(gradient) if norm == "linf" else gradient / _length(gradient)
+    """Return x_adv moved by `step_size` in the steepest direction of the norm: the sign, or the unit gradient.
+
+    A pixel whose gradient is NaN stays. However small the gradient of a saturated loss, its direction counts: it is
+    scaled to the order of 1 before it is squared, which below 1e-19 would leave nothing in float32.
+    """
+    gradient = ops.nan_to_num(gradient)
+    if norm == "linf":
+        direction = ops.sign(gradient)
+    else:
+        largest = ops.max(ops.abs(gradient), axis=tuple(range(1, len(gradient.shape))), keepdims=True)
+        direction = gradient / ops.maximum(largest, 1e-37)
+        direction = direction / _length(direction)
     return x_adv + step_size * direction
 
 
@@ -63,11 +77,8 @@ def random_start(x: Tensor, key: Tensor, index: Tensor, radius: Any, norm: Norm)
     if norm == "linf":
         offset = 2.0 * random.uniform(key, index, shape) - 1.0
     else:
-        size = 1
-        for axis in shape:
-            size *= axis
         direction = random.normal(key, index, shape)
-        share = random.uniform(random.key(key, 1), index, (1,) * len(shape)) ** (1.0 / size)
+        share = random.uniform(random.key(key, 1), index, (1,) * len(shape)) ** (1.0 / math.prod(shape))
         offset = direction / _length(direction) * share
     return project(x + radius * offset, x, radius, norm)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from kbl.typing import Network, Tensor
+from kbl.typing import Tensor
 
 
 class AttackWarning(UserWarning):

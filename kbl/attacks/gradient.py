@@ -1,10 +1,12 @@
 """FGSM, BIM and PGD: one loop of projected gradient steps."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from kbl import backend
@@ -64,7 +66,9 @@ class PGD:
     def __post_init__(self) -> None:
         for field, least in (("epsilon", 0), ("step_size", 0), ("steps", 1), ("restarts", 1)):
             if not getattr(self, field) >= least:
-                raise ValueError(f"{field} must be at least {least}. Received: {field}={getattr(self, field)}")
+                raise ValueError(
+                    f"{field} must be at least {least}. Received: {field}={getattr(self, field)}"
+                )
         if self.norm not in ("linf", "l2"):
             raise ValueError(f'norm must be "linf" or "l2". Received: norm={self.norm!r}')
         if self.loss not in LOSSES:
@@ -96,7 +100,7 @@ class PGD:
         Raises:
             ValueError: x, y or the network's outputs are not as expected.
         """
-        radius = ball.interior(self.epsilon, self.norm)
+        radius = ball.interior(self.epsilon, self.norm, math.prod(np.shape(x)[1:]))
         return run(
             network,
             x,
@@ -134,11 +138,13 @@ class PGD:
         Returns:
             (batch, ...) float32 inside the ball and [0, 1].
         """
-        epsilon = scale * ball.interior(self.epsilon, self.norm)
+        epsilon = scale * ball.interior(self.epsilon, self.norm, math.prod(x.shape[1:]))
         step_size = scale * self.step_size
 
         def step(_: Tensor, x_adv: Tensor) -> Tensor:
-            _, gradient = backend.value_and_grad(lambda z: (ops.sum(self._objective(y, forward(z))), ()), x_adv)
+            _, gradient = backend.value_and_grad(
+                lambda z: (ops.sum(self._objective(y, forward(z))), ()), x_adv
+            )
             return ball.project(ball.ascend(x_adv, gradient, step_size, self.norm), x, epsilon, self.norm)
 
         start = ball.random_start(x, key, index, epsilon, self.norm) if self.random_start else x

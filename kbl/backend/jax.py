@@ -18,30 +18,26 @@ def value_and_grad(fn: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tup
 
 def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Jit ``kernel(forward, *arrays)``; the network's variables reach it as arguments."""
-    reference = weakref.ref(network)
+    alive = weakref.proxy(network)
 
     @jax.jit
-    def run(trainable: list[Tensor], non_trainable: list[Tensor], arrays: tuple[Tensor, ...]) -> Any:
-        net = reference()
-
+    def run(values: list[Tensor], arrays: tuple[Tensor, ...]) -> Any:
         def forward(x: Tensor) -> Tensor:
-            return net.stateless_call(trainable, non_trainable, x, training=False)[0]
+            with keras.StatelessScope(state_mapping=zip(alive.variables, values, strict=True)):
+                return alive(x, training=False)
 
         return kernel(forward, *arrays)
 
     def call(*arrays: Tensor) -> Any:
-        net = reference()
-        trainable = [variable.value for variable in net.trainable_variables]
-        return run(trainable, [variable.value for variable in net.non_trainable_variables], arrays)
+        # All variables in one order: trainable and non-trainable lists change when a layer is frozen, unseen by jit.
+        return run([variable.value for variable in alive.variables], arrays)
 
     return call
 
 
-def with_adversaries(
-    model: Any, step: Callable[..., Any], training: bool, state: tuple[Any, ...], data: Any
-) -> Any:
+def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *state_and_data: Any) -> Any:
     """Craft with the state's variables, hand what crafting changed (its counters) on to the step."""
-    trainable, non_trainable, *rest = state
+    (trainable, non_trainable, *rest), data = state_and_data
     mapping = [
         *zip(model.trainable_variables, trainable, strict=True),
         *zip(model.non_trainable_variables, non_trainable, strict=True),

@@ -20,12 +20,11 @@ def value_and_grad(fn: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tup
 
 def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Trace ``kernel(forward, *arrays)`` into one graph a shape; it reads the variables at each call."""
-    reference = weakref.ref(network)
+    alive = weakref.proxy(network)
 
     @tf.function(autograph=False)
     def run(*arrays: Tensor) -> Any:
-        net = reference()
-        return kernel(lambda x: net(x, training=False), *arrays)
+        return kernel(lambda x: alive(x, training=False), *arrays)
 
     def call(*arrays: Tensor) -> Any:
         return run(*(keras.ops.convert_to_tensor(array) for array in arrays))
@@ -33,9 +32,9 @@ def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]
     return call
 
 
-def with_adversaries(model: Any, step: Callable[..., Any], training: bool, data: Any) -> Any:
+def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *data: Any) -> Any:
     """Craft inside the graph of the step, outside its gradient tape."""
-    return step(model.attacked(data, training))
+    return step(model.attacked(*data, training))
 
 
 def prepare(network: Network) -> None:

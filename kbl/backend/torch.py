@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 import torch
-import torch.nn.functional as F
+from torch.nn.functional import conv2d, max_pool2d, pad
 
 from kbl.typing import Network, Tensor
 
@@ -37,24 +37,22 @@ def _frozen(network: Network) -> Iterator[None]:
 
 def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Run ``kernel(forward, *arrays)`` with frozen weights and no graph but those that it asks for."""
-    reference = weakref.ref(network)
+    alive = weakref.proxy(network)
     prepare(network)
 
     def call(*arrays: Tensor) -> Any:
-        net = reference()
-        with torch.no_grad(), _frozen(net):
-            return kernel(
-                lambda x: net(x, training=False), *(keras.ops.convert_to_tensor(array) for array in arrays)
-            )
+        with torch.no_grad(), _frozen(alive):
+            tensors = (keras.ops.convert_to_tensor(array) for array in arrays)
+            return kernel(lambda x: alive(x, training=False), *tensors)
 
     return call
 
 
-def with_adversaries(model: Any, step: Callable[..., Any], training: bool, data: Any) -> Any:
+def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *data: Any) -> Any:
     """Craft with frozen weights, then step."""
     with torch.no_grad(), _frozen(model):
-        data = model.attacked(data, training)
-    return step(data)
+        attacked = model.attacked(*data, training)
+    return step(attacked)
 
 
 def prepare(network: Network) -> None:
@@ -93,9 +91,9 @@ def _convolution(layer: Any) -> Callable[[Tensor, Tensor], Tensor]:
             if before == after:
                 padding = before
             else:
-                images = F.pad(images, (before[1], after[1], before[0], after[0]))
+                images = pad(images, (before[1], after[1], before[0], after[0]))
         kernel = keras.ops.convert_to_tensor(kernel).permute(3, 2, 0, 1)
-        return F.conv2d(images, kernel, None, strides, padding, dilation, groups).permute(0, 2, 3, 1)
+        return conv2d(images, kernel, None, strides, padding, dilation, groups).permute(0, 2, 3, 1)
 
     return convolution
 
@@ -109,7 +107,7 @@ def _max_pooling(layer: Any) -> Callable[[Tensor], Tensor]:
     pool_size, strides = layer.pool_size, layer.strides
 
     def max_pooling(inputs: Tensor) -> Tensor:
-        return F.max_pool2d(inputs.permute(0, 3, 1, 2), pool_size, strides).permute(0, 2, 3, 1)
+        return max_pool2d(inputs.permute(0, 3, 1, 2), pool_size, strides).permute(0, 2, 3, 1)
 
     return max_pooling
 

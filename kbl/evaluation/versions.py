@@ -5,10 +5,13 @@ from importlib import metadata
 
 import keras
 
+import kbl
+
+
 def versions() -> dict[str, str]:
     """Return the versions of kbl, Python, Keras, NumPy and the backend's framework, by name."""
     backend = keras.config.backend()
-    found = {"kbl": _version("kbl"), "python": platform.python_version()}
+    found = {"kbl": kbl.__version__, "python": platform.python_version()}
     found |= {name: _version(name) for name in ("keras", "numpy")}
     found["platform"] = platform.platform()
     found[backend] = _version(backend, f"{backend}-cpu", f"{backend}_cpu")

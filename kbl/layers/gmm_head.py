@@ -1,6 +1,6 @@
 """The Gaussian-mixture head."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import keras
 from keras import ops
@@ -60,7 +60,12 @@ class GMMHead(keras.layers.Layer):
 
         Returns:
             (batch, K) float32.
+
+        Raises:
+            ValueError: `through` is none of these.
         """
+        if through not in get_args(Through):
+            raise ValueError(f"through must be one of {get_args(Through)}. Received: through={through!r}")
         features = ops.cast(features, "float32")
         means = ops.convert_to_tensor(self.means)
         if through == "features":
@@ -90,16 +95,17 @@ def features_and_head(network: Network) -> tuple[Any, GMMHead]:
     Raises:
         ValueError: the network is not a Sequential or Functional model that ends with a `GMMHead`.
     """
-    layers = getattr(network, "layers", None) or [network]
-    if not isinstance(layers[-1], GMMHead):
+    if not has_gmm_head(network) or getattr(network, "inputs", None) is None:
         raise ValueError(
-            "Expected a Sequential or Functional network whose last layer is kbl.layers.GMMHead. "
-            f"Received: {getattr(network, 'name', network)} ending with {type(layers[-1]).__name__}"
+            "Expected a Sequential or Functional network with an Input, whose last layer is kbl.layers.GMMHead. "
+            f"Received: {network}"
         )
-    return keras.Model(network.inputs, layers[-1].input, name=f"{network.name}_features"), layers[-1]
+    head: GMMHead = network.layers[-1]
+    # Of one input the tensor itself: a model made with a list warns when it is called with a tensor.
+    inputs = network.inputs[0] if len(network.inputs) == 1 else network.inputs
+    return keras.Model(inputs, head.input, name=f"{network.name}_features"), head
 
 
 def has_gmm_head(network: Network) -> bool:
     """Tell whether the network's last layer is a `GMMHead`."""
-    layers = getattr(network, "layers", None)
-    return bool(layers) and isinstance(layers[-1], GMMHead)
+    return any(isinstance(layer, GMMHead) for layer in getattr(network, "layers", ())[-1:])

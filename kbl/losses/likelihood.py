@@ -49,7 +49,7 @@ def atblr_adversarial(
 ) -> Tensor:
     """ATBLR's loss of adversarial images, ``cross_entropy - λ ‖h(a) - μ_y‖²`` (Eq. 8).
 
-    Eq. 8 has no lower bound. With `bound` = B the regularization is ``-λ min(‖h(a) - μ_y‖², B)`` instead: past B its
+    Eq. 8 has no lower bound. With `bound` = B the regularization is ``-λ min(‖h(a) - μ_y‖², B)`` instead: from B on its
     gradient is zero. This form is not in the paper.
 
     Args:
@@ -65,7 +65,8 @@ def atblr_adversarial(
     """
     distance = likelihood_regularization(y, logits if likelihood_logits is None else likelihood_logits)
     if bound is not None:
-        distance = ops.minimum(distance, bound)
+        # Not ops.minimum, whose gradient at the bound itself differs between backends.
+        distance = ops.where(distance < bound, distance, bound)
     return cross_entropy(y, logits) - likelihood_weight * distance
 
 

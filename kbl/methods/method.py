@@ -41,7 +41,9 @@ class Method(abc.ABC):
         if self.batch_norm not in ("joint", "separate"):
             raise ValueError(f'batch_norm must be "joint" or "separate". Received: {self.batch_norm!r}')
         if self.crafting_mode not in ("inference", "training"):
-            raise ValueError(f'crafting_mode must be "inference" or "training". Received: {self.crafting_mode!r}')
+            raise ValueError(
+                f'crafting_mode must be "inference" or "training". Received: {self.crafting_mode!r}'
+            )
         if self.warmup_steps < 0:
             raise ValueError(f"warmup_steps must be at least 0. Received: {self.warmup_steps}")
 
@@ -58,7 +60,9 @@ class Method(abc.ABC):
             (batch,) loss.
         """
 
-    def craft(self, network: Network, x: Tensor, y: Tensor, index: Tensor, key: Tensor, step: Tensor | None) -> Tensor:
+    def craft(
+        self, network: Network, x: Tensor, y: Tensor, index: Tensor, key: Tensor, step: Tensor | None
+    ) -> Tensor:
         """Return adversarial images of a batch.
 
         Args:

@@ -9,6 +9,9 @@ import numpy as np
 class Batches(keras.utils.PyDataset):
     """Shuffled batches of arrays; the same order on every backend, and the same after a resume.
 
+    `kbl.RobustModel.fit` takes them as they are. Another model's ``fit`` shuffles the batches once more, and ends an
+    epoch before the first.
+
     The images that do not fill a last batch wait for another epoch, so that every step has one shape.
 
     Args:
@@ -36,10 +39,16 @@ class Batches(keras.utils.PyDataset):
         rows = self._order[batch * self._batch_size : (batch + 1) * self._batch_size]
         return self._x[rows], self._y[rows]
 
-    def on_epoch_end(self) -> None:
-        """Draw the next epoch's order."""
-        self._epoch += 1
+    def start(self, epoch: int) -> None:
+        """Draw the order of an epoch."""
+        self._epoch = epoch
         self._shuffle()
 
+    def on_epoch_end(self) -> None:
+        """Draw the next epoch's order."""
+        self.start(self._epoch + 1)
+
     def _shuffle(self) -> None:
-        self._order = np.random.Generator(np.random.PCG64([self._seed, self._epoch])).permutation(len(self._x))
+        self._order = np.random.Generator(np.random.PCG64([self._seed, self._epoch])).permutation(
+            len(self._x)
+        )

@@ -14,7 +14,7 @@ _REMEDIES = (
 
 
 class StopOnDivergence(keras.callbacks.Callback):
-    """Raise `kbl.DivergenceError` when the loss is not finite or the likelihood term grows without end.
+    """Raise `kbl.DivergenceError` when the loss is not finite or ATBLR's likelihood term grows without end.
 
     Args:
         limit: largest mean squared distance ‖h - μ_y‖² believed, in feature units.
@@ -26,14 +26,17 @@ class StopOnDivergence(keras.callbacks.Callback):
         self.limit = limit
         self.every = every
         self._epoch = 0
+        self._due = 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Remember the epoch for the message."""
         self._epoch = epoch
+        self._due = 0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Look at every few batches' running means."""
-        if batch % self.every == 0:
+        """Look at every few batches' running means; with `steps_per_execution` not every batch comes by."""
+        if batch >= self._due:
+            self._due = batch + self.every
             self._look(f"epoch {self._epoch + 1}, batch {batch + 1}", logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -42,16 +45,20 @@ class StopOnDivergence(keras.callbacks.Callback):
 
     def _look(self, where: str, logs: Any) -> None:
         values = {name: float(value) for name, value in (logs or {}).items() if not isinstance(value, dict)}
+        is_regularized = getattr(self.model.method, "likelihood_weight", 0) > 0
         for name in ("clean_lkd", "adversarial_lkd"):
-            if values.get(name, 0.0) > self.limit:
+            if is_regularized and values.get(name, 0.0) > self.limit:
                 raise DivergenceError(
                     f"Training ran away at {where}: {name}, the mean of ‖h - μ_y‖², is {values[name]:.3g}, "
                     "and the likelihood term of Eq. 8 has no lower bound. " + _REMEDIES
                 )
-        for name in ("clean_lkd", "adversarial_lkd", "loss"):
+        for name in ("clean_lkd", "adversarial_lkd", "loss", "val_loss"):
             if name in values and not math.isfinite(values[name]):
-                likelihood = "adversarial_lkd" in values
                 raise DivergenceError(
                     f"Training ran away at {where}: {name} is {values[name]}. "
-                    + (_REMEDIES if likelihood else "Remedies: lower the learning rate, or train in float32.")
+                    + (
+                        _REMEDIES
+                        if is_regularized
+                        else "Remedies: lower the learning rate, or train in float32."
+                    )
                 )

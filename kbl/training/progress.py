@@ -5,7 +5,14 @@ from typing import Any
 
 import keras
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 _SHOWN = {
     "loss": "loss {:.3f}",
@@ -38,7 +45,9 @@ class ProgressBar(keras.callbacks.Callback):
         self._epochs = epochs
         self._done = done
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[logs]}"), console=console)
+        self._bar = Progress(
+            *columns, TimeRemainingColumn(), TextColumn("{task.fields[logs]}"), console=console
+        )
         self._task = self._bar.add_task(f"epoch {done + 1}/{epochs}", total=None, logs="")
 
     def __enter__(self) -> "ProgressBar":
@@ -69,4 +78,6 @@ class ProgressBar(keras.callbacks.Callback):
         """Leave a line for the epoch."""
         line = f"epoch {epoch + 1:3d}  {describe(logs or {})}"
         validation = describe(logs or {}, "val_")
-        self._bar.console.print(line + (f"  | validation: {validation}" if validation else ""), highlight=False)
+        self._bar.console.print(
+            line + (f"  | validation: {validation}" if validation else ""), highlight=False
+        )

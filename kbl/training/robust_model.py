@@ -11,10 +11,18 @@ from kbl.layers.gmm_head import has_gmm_head
 from kbl.losses import likelihood_regularization
 from kbl.losses.labels import to_indices
 from kbl.methods import ATBLR, Method, Natural
+from kbl.training.batches import Batches
 from kbl.training.divergence import StopOnDivergence
 from kbl.typing import Network, Tensor
 
 _VALIDATION = -1
+
+
+class _WeightedMean(keras.losses.Loss):
+    """Keras' own mean over the batch: weighted, and shared among the replicas of `tf.distribute`."""
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        return y_pred
 
 
 @keras.saving.register_keras_serializable(package="kbl")
@@ -44,9 +52,14 @@ class RobustModel(keras.Model):
         self.augmentation = augmentation
         self.seed = seed
         self.steps_taken = self.add_weight(
-            name="steps_taken", shape=(), dtype="int32", initializer="zeros", trainable=False
+            name="steps_taken",
+            shape=(),
+            dtype="int32",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
         )
-        self.method: Method | None = None
+        self.method: Method = Natural()
         names = ("clean_accuracy", "adversarial_accuracy", "clean_lkd", "adversarial_lkd")
         self._monitors = {name: keras.metrics.Mean(name=name) for name in names}
         self.built = True
@@ -65,7 +78,9 @@ class RobustModel(keras.Model):
             ValueError: a `loss` was given, or the method needs a Gaussian head that the network lacks.
         """
         if kwargs.get("loss") is not None:
-            raise ValueError(f"the loss is the method's: give `method` alone. Received: loss={kwargs['loss']!r}")
+            raise ValueError(
+                f"the loss is the method's: give `method` alone. Received: loss={kwargs['loss']!r}"
+            )
         method = Natural() if method is None else method
         if isinstance(method, ATBLR) and not has_gmm_head(self.network):
             raise ValueError("ATBLR reads likelihoods: the network's last layer must be kbl.layers.GMMHead")
@@ -76,7 +91,7 @@ class RobustModel(keras.Model):
     def metrics(self) -> list[Any]:
         """Keras' metrics, and of this model's own those that the method and the head give a meaning."""
         shown = {"clean_accuracy"}
-        if self.method is not None and self.method.attack is not None:
+        if self.method.attack is not None:
             shown.add("adversarial_accuracy")
         if has_gmm_head(self.network):
             shown |= {name.replace("accuracy", "lkd") for name in shown}
@@ -86,7 +101,8 @@ class RobustModel(keras.Model):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return logits (batch, K) of images; of a pair (clean, adversarial), what the method's forward returns."""
         if isinstance(inputs, tuple):
-            return self.method.forward(self.network, *inputs, training=training)
+            x, x_adv = inputs
+            return self.method.forward(self.network, x, x_adv, bool(training))
         return self.network(inputs, training=training)
 
     def train_step(self, *arguments: Any) -> Any:
@@ -102,26 +118,30 @@ class RobustModel(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = ops.cast(x, "float32")
         step = ops.convert_to_tensor(self.steps_taken) if training else None
-        if training:
-            if self.augmentation is not None:
-                x = self.augmentation(x, training=True)
-            self.steps_taken.assign_add(1)
+        if training and self.augmentation is not None:
+            x = self.augmentation(x, training=True)
         if self.method.attack is not None:
             index = ops.arange(ops.shape(x)[0], dtype="int32")
             key = random.key(self.seed, _VALIDATION if step is None else step)
             x = (x, ops.stop_gradient(self.method.craft(self.network, x, y, index, key, step)))
+        if training:
+            self.steps_taken.assign_add(1)  # last: on torch and TensorFlow `step` is the variable itself
         return x, y, sample_weight
 
     def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
     ) -> Tensor:
         """Return the mean of the method's loss over the batch, weighted, plus the network's own losses."""
         outputs = y_pred if isinstance(y_pred, (tuple, list)) else (y_pred,)
-        loss = self.method.loss(y, *outputs)
+        outputs = tuple(ops.cast(logits, "float32") for logits in outputs)
         self._monitor(y, *outputs)
-        if sample_weight is not None:
-            loss = loss * ops.reshape(ops.cast(sample_weight, loss.dtype), (-1,))
-        return ops.mean(loss) + sum(ops.sum(extra) for extra in self.losses)
+        loss = _WeightedMean(name="mean")(y, self.method.loss(y, *outputs), sample_weight)
+        return loss + super().compute_loss(training=training) if self.losses else loss
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Give the metrics of ``compile`` the clean images' logits."""
@@ -152,7 +172,12 @@ class RobustModel(keras.Model):
                 "Divide 8-bit pixels by 255; the network scales its input itself"
             )
         if not isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks = [*(callbacks or ()), StopOnDivergence()]
+            # First of all, so that no other callback saves what has run away.
+            callbacks = [StopOnDivergence(), *keras.tree.flatten(callbacks or [])]
+            if isinstance(x, Batches):
+                kwargs["shuffle"] = False
+                start = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: x.start(epoch))
+                callbacks.append(start)
         return super().fit(x, *args, callbacks=callbacks, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
