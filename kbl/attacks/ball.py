@@ -50,7 +50,8 @@ def ascend(x_adv: Tensor, gradient: Tensor, step_size: Any, norm: Norm) -> Tenso
     A pixel whose gradient is NaN stays. However small the gradient of a saturated loss, its direction counts: it is
     scaled to the order of 1 before it is squared, which below 1e-19 would leave nothing in float32.
     """
-    gradient = ops.nan_to_num(gradient)
+    # Of 1e±37 the reciprocal is a normal number still.
+    gradient = ops.nan_to_num(gradient, posinf=1e37, neginf=-1e37)
     if norm == "linf":
         direction = ops.sign(gradient)
     else:

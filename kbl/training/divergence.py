@@ -11,6 +11,9 @@ _REMEDIES = (
     "Remedies: bound the adversarial term (bound = 16), let its gradient through the means alone "
     '(gradient_through = "means"), lower likelihood_weight, or add batch normalization; see docs/divergence.md.'
 )
+_OTHER_REMEDIES = "Remedies: lower the learning rate, or train in float32."
+# What is validated shows what the epoch's last steps have done to the weights.
+_DISTANCES = ("clean_lkd", "adversarial_lkd", "val_clean_lkd", "val_adversarial_lkd")
 
 
 class StopOnDivergence(keras.callbacks.Callback):
@@ -46,19 +49,15 @@ class StopOnDivergence(keras.callbacks.Callback):
     def _look(self, where: str, logs: Any) -> None:
         values = {name: float(value) for name, value in (logs or {}).items() if not isinstance(value, dict)}
         is_regularized = getattr(self.model.method, "likelihood_weight", 0) > 0
-        for name in ("clean_lkd", "adversarial_lkd"):
+        for name in _DISTANCES:
             if is_regularized and values.get(name, 0.0) > self.limit:
                 raise DivergenceError(
                     f"Training ran away at {where}: {name}, the mean of ‖h - μ_y‖², is {values[name]:.3g}, "
                     "and the likelihood term of Eq. 8 has no lower bound. " + _REMEDIES
                 )
-        for name in ("clean_lkd", "adversarial_lkd", "loss", "val_loss"):
+        for name in (*_DISTANCES, "loss", "val_loss"):
             if name in values and not math.isfinite(values[name]):
                 raise DivergenceError(
                     f"Training ran away at {where}: {name} is {values[name]}. "
-                    + (
-                        _REMEDIES
-                        if is_regularized
-                        else "Remedies: lower the learning rate, or train in float32."
-                    )
+                    + (_REMEDIES if is_regularized else _OTHER_REMEDIES)
                 )

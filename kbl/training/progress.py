@@ -5,29 +5,20 @@ from typing import Any
 
 import keras
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _SHOWN = {
-    "loss": "loss {:.3f}",
-    "clean_accuracy": "clean {:.1%}",
-    "adversarial_accuracy": "adversarial {:.1%}",
-    "clean_lkd": "L_lkd {:.3g}",
-    "adversarial_lkd": "/ {:.3g}",
+    "loss": "  loss {:.3f}",
+    "clean_accuracy": "  clean {:.1%}",
+    "adversarial_accuracy": "  adv {:.1%}",
+    "clean_lkd": "  lkd {:.3g}",
+    "adversarial_lkd": "/{:.3g}",
 }
 
 
-def describe(logs: dict[str, Any], prefix: str = "") -> str:
-    """Return the logs in a line: loss, accuracies and the two likelihood terms of Eq. 6 (clean / adversarial)."""
-    return "  ".join(
-        form.format(float(logs[prefix + name])) for name, form in _SHOWN.items() if prefix + name in logs
-    )
+def describe(logs: dict[str, Any]) -> str:
+    """Return the logs in a line: loss, accuracies and the two likelihood terms of Eq. 6 (clean/adversarial)."""
+    return "".join(form.format(float(logs[name])) for name, form in _SHOWN.items() if name in logs)
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -44,9 +35,14 @@ class ProgressBar(keras.callbacks.Callback):
         self._console = console
         self._epochs = epochs
         self._done = done
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._bar = Progress(
-            *columns, TimeRemainingColumn(), TextColumn("{task.fields[logs]}"), console=console
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[logs]}"),
+            console=console,
+            transient=True,
         )
         self._task = self._bar.add_task(f"epoch {done + 1}/{epochs}", total=None, logs="")
 
@@ -71,13 +67,15 @@ class ProgressBar(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Advance; read the logs now and then only, as reading waits for the device."""
         if batch % 10 == 0 and not self._console.quiet:
-            self._bar.update(self._task, logs=describe(logs or {}))
+            self._bar.update(self._task, logs=describe({"loss": (logs or {}).get("loss", 0.0)}))
         self._bar.advance(self._task)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Leave a line for the epoch."""
-        line = f"epoch {epoch + 1:3d}  {describe(logs or {})}"
-        validation = describe(logs or {}, "val_")
-        self._bar.console.print(
-            line + (f"  | validation: {validation}" if validation else ""), highlight=False
+        logs = logs or {}
+        names = ("val_clean_accuracy", "val_adversarial_accuracy")
+        validation = "/".join(f"{float(logs[name]):.1%}" for name in names if name in logs)
+        line = f"{epoch + 1:3d}/{self._epochs}{describe(logs)}" + (
+            f"  val {validation}" if validation else ""
         )
+        self._console.print(line, highlight=False, soft_wrap=True)
