@@ -65,10 +65,15 @@ def test_write_text_is_utf8(tmp_path: Path) -> None:
 
 def test_ctrl_c_waits() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), uninterrupted():
-        interrupt()
-        interrupt()
-        done.append("written")
+
+    def write() -> None:
+        with uninterrupted():
+            interrupt()
+            interrupt()
+            done.append("written")
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
     assert done == ["written"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

@@ -130,7 +130,9 @@ def largest_tensor(head: GMMHead, batch: int, channels: int) -> int:
     else:
         import tensorflow as tf
 
-        graph = tf.function(head, autograph=False).get_concrete_function(ops.convert_to_tensor(features)).graph
+        graph = (
+            tf.function(head, autograph=False).get_concrete_function(ops.convert_to_tensor(features)).graph
+        )
         sizes = [out.shape.num_elements() or 0 for op in graph.get_operations() for out in op.outputs]
     assert sizes
     return max(sizes)
@@ -193,7 +195,7 @@ def test_bad_arguments() -> None:
             GMMHead(bad)
     with pytest.raises(ValueError, match="ndim=2, found ndim=4"):
         GMMHead(3)(np.zeros((2, 4, 4, 1), "float32"))
-    with pytest.raises(ValueError, match="through must be one of.*Received: through='mean'"):
+    with pytest.raises(ValueError, match=r"through must be one of.*Received: through='mean'"):
         head_with(MEANS).log_likelihood(FEATURES, "mean")
 
 
@@ -285,11 +287,11 @@ def test_features_and_head(make, nested: bool) -> None:
     assert features.name == "small_features"
     assert features.output_shape == (None, 3)
     x = np.random.default_rng(0).random((5, 4)).astype("float32")
-    np.testing.assert_array_equal(
-        ops.convert_to_numpy(head(features(x))), ops.convert_to_numpy(network(x))
-    )
+    np.testing.assert_array_equal(ops.convert_to_numpy(head(features(x))), ops.convert_to_numpy(network(x)))
     network.layers[-2].kernel.assign(np.ones((4, 3)))  # shared, not copied
-    np.testing.assert_allclose(ops.convert_to_numpy(features(x)), x.sum(1, keepdims=True) @ np.ones((1, 3)), rtol=1e-6)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(features(x)), x.sum(1, keepdims=True) @ np.ones((1, 3)), rtol=1e-6
+    )
 
 
 class Subclassed(keras.Model):

@@ -32,7 +32,11 @@ def test_margin(y: int, kappa: float, loss: float) -> None:
     [
         ([5, 3, 1, -1], INFINITE, [-1, 1, 0, 0]),
         ([1, 3, 5, -1], INFINITE, [-1, 0, 1, 0]),
-        ([-5, -3, -1, -9], INFINITE, [-1, 0, 1, 0]),  # all negative: a masked zero would win (torchattacks #184)
+        (
+            [-5, -3, -1, -9],
+            INFINITE,
+            [-1, 0, 1, 0],
+        ),  # all negative: a masked zero would win (torchattacks #184)
         ([5, 3, 1, -1], 3.0, [-1, 1, 0, 0]),
         ([5, 3, 1, -1], 1.0, [0, 0, 0, 0]),  # flat past κ
         ([5, 3, 1, -1], 2.0, [0, 0, 0, 0]),  # at κ itself

@@ -45,7 +45,9 @@ def crafted(method: Method, net: keras.Model, step: int = 0, seed: int = 0) -> n
 def step_of(net: keras.Model, method: Method, **options) -> dict[str, float]:
     """Take one step of plain gradient descent with rate 1, so that the change of a weight is its gradient."""
     model = RobustModel(net)
-    model.compile(keras.optimizers.SGD(1.0), method=method, run_eagerly=True, **options)
+    # Compiling once is quicker than eager steps on JAX, and slower elsewhere.
+    eager = keras.config.backend() != "jax"
+    model.compile(keras.optimizers.SGD(1.0), method=method, run_eagerly=eager, **options)
     return model.train_on_batch(X, Y, return_dict=True)
 
 
@@ -114,8 +116,10 @@ def closed_form(a, weight, bound, through):
     return loss, d_body, d_means
 
 
-@pytest.mark.parametrize("bound", [None, 0.7])
-@pytest.mark.parametrize("through", ["features and means", "means", "features"])
+@pytest.mark.parametrize(
+    ("through", "bound"),
+    [("features and means", None), ("features and means", 0.7), ("means", 0.7), ("features", None)],
+)
 def test_atblr_gradients(through, bound) -> None:
     head = GMMHead(2)
     net = network(layers.Dense(2, use_bias=False, name="body"), head=head)
@@ -196,7 +200,9 @@ def test_crafting_mode_decides_on_batch_statistics() -> None:
     for mode in ("inference", "training"):
         made[mode] = crafted(AdversarialTraining(attack=FGSM(0.1), crafting_mode=mode), net)
     kernel = np.array([[1.0, -0.5], [0.4, 2.0]])
-    expected = X.reshape(-1, 2) + 0.1 * np.sign((kernel[:, 1] - kernel[:, 0]) * np.where(Y == 0, 1, -1)[:, None])
+    expected = X.reshape(-1, 2) + 0.1 * np.sign(
+        (kernel[:, 1] - kernel[:, 0]) * np.where(Y == 0, 1, -1)[:, None]
+    )
     np.testing.assert_allclose(made["inference"].reshape(-1, 2), np.clip(expected, 0, 1), atol=1e-6)
     assert np.abs(made["training"] - made["inference"]).max() > 0.1
 

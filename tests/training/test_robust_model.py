@@ -94,7 +94,9 @@ def test_evaluate_equals_the_numbers_by_hand(fitted) -> None:
     assert set(found) == set(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=2e-5, err_msg=name)
-    assert found == model.evaluate(X, Y, batch_size=12, return_dict=True, verbose=0), "validation repeats itself"
+    assert found == model.evaluate(X, Y, batch_size=12, return_dict=True, verbose=0), (
+        "validation repeats itself"
+    )
 
 
 def test_one_hot_labels_are_as_good() -> None:
@@ -127,11 +129,15 @@ def test_metrics_without_a_meaning_are_hidden(method, head, names) -> None:
     history = model.fit(X, Y, batch_size=12, epochs=1, verbose=0).history
     assert set(history) == {"loss"} | names
     if method is None:
-        np.testing.assert_allclose(history["loss"], [cross_entropy(numbers(network(head)(X))).mean()], rtol=1e-5)
+        np.testing.assert_allclose(
+            history["loss"], [cross_entropy(numbers(network(head)(X))).mean()], rtol=1e-5
+        )
 
 
 def test_losses_of_the_network_are_added() -> None:
-    net = keras.Sequential([keras.Input((3, 3, 1)), layers.Flatten(), layers.Dense(3, kernel_regularizer="l2")])
+    net = keras.Sequential(
+        [keras.Input((3, 3, 1)), layers.Flatten(), layers.Dense(3, kernel_regularizer="l2")]
+    )
     model = RobustModel(net)
     model.compile(keras.optimizers.SGD(0.1))
     loss = model.train_on_batch(X, Y, return_dict=True)["loss"]
@@ -193,8 +199,9 @@ def policy(request):
     keras.config.set_dtype_policy(before)
 
 
-@pytest.mark.parametrize("head", ["gmm", "dense"])
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"], indirect=True)
+@pytest.mark.parametrize(
+    ("policy", "head"), [("mixed_bfloat16", "gmm"), ("mixed_float16", "dense")], indirect=["policy"]
+)
 def test_mixed_precision(policy, head) -> None:
     """A step of half precision is near that of single precision, and the loss itself is single."""
     method = AdversarialTraining(attack=FGSM(0.1), examples="clean and adversarial")
@@ -379,7 +386,12 @@ def test_the_network_alone_loads_without_kbl_but_its_head(fitted, tmp_path) -> N
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     rooms, logits = json.loads(done.stdout.splitlines()[-1])

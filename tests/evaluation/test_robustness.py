@@ -1,0 +1,224 @@
+"""The judge: worst case over attacks, its JSON, and what makes it warn."""
+
+import json
+import math
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import kbl
+from kbl.attacks import BIM, FGSM
+from kbl.evaluation import Result, evaluate, versions
+
+SPREAD = 16
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class TwoKinds(layers.Layer):
+    """Logits 0 and f of 18 pixels: a flag, one pixel that alone decides where the flag is up, 16 that do elsewhere."""
+
+    def call(self, x):
+        alone = x[:, 1] - 0.5
+        together = ops.mean(x[:, 2:], axis=1) - 0.38
+        wrong = ops.where(x[:, 0] > 0.5, alone, together)
+        return ops.stack([ops.zeros_like(wrong), wrong], axis=1)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], 2)
+
+
+def image(flag: float, pixel: float, others: float) -> np.ndarray:
+    return np.array([flag, pixel] + [others] * SPREAD, "float32")
+
+
+# L∞ 0.1 moves every pixel by 0.1; L2 0.25 moves one by 0.25 or sixteen by 0.0625 each.
+LINF = BIM(0.1, 0.05, 4)
+L2 = BIM(0.25, 0.125, 4, norm="l2")
+IMAGES = np.stack(
+    [
+        image(1, 0.3, 0.3),  # 0.2 from the border along one pixel: the L2 attack's
+        image(0, 0.3, 0.3),  # 0.08 along sixteen: the L∞ attack's
+        image(1, 0.9, 0.3),  # wrong unattacked
+        image(1, 0.1, 0.3),  # out of reach of both
+    ]
+)
+Y = np.zeros(4, "int32")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return keras.Sequential([keras.Input((2 + SPREAD,)), TwoKinds()])
+
+
+@pytest.fixture(scope="module")
+def result(network):
+    return evaluate(network, IMAGES, Y, [LINF, ("mine", L2)], epsilons=[0.0, 0.05, 0.1, 0.45], batch_size=3)
+
+
+def test_worst_case_is_taken_image_by_image(result) -> None:
+    assert (result.clean, result.robust, result.examples) == (0.75, 0.25, 4)
+    assert [attack.accuracy for attack in result.attacks] == [0.5, 0.5]
+    assert [(attack.name, attack.label) for attack in result.attacks] == [("bim", "BIM-4"), ("bim", "mine")]
+    assert result.warnings == []
+
+
+def test_order_of_attacks_and_batches_change_nothing(network, result) -> None:
+    other = evaluate(network, IMAGES, np.eye(2)[Y], [L2, LINF], batch_size=1)
+    assert (other.clean, other.robust) == (result.clean, result.robust)
+    assert [attack.accuracy for attack in other.attacks] == [0.5, 0.5]
+
+
+def test_curve_is_of_the_first_attack(result) -> None:
+    """The second image falls from 0.08 on, the first from 0.2, the fourth from 0.4."""
+    assert result.epsilon_curve == [
+        {"epsilon": 0.0, "accuracy": 0.75},
+        {"epsilon": 0.05, "accuracy": 0.75},
+        {"epsilon": 0.1, "accuracy": 0.5},
+        {"epsilon": 0.45, "accuracy": 0.0},
+    ]
+
+
+def test_a_curve_needs_an_attack_of_steps(network) -> None:
+    assert evaluate(network, IMAGES, Y, [FGSM(0.1)], epsilons=[0.1]).epsilon_curve == []
+
+
+def test_without_attacks_robust_is_clean(network) -> None:
+    found = evaluate(network, IMAGES, Y, [])
+    assert (found.clean, found.robust, found.attacks) == (0.75, 0.75, [])
+
+
+def test_targeted_attacks_aim_at_the_likeliest_other_class() -> None:
+    """At 0.2 class 2 is second and never first, though class 1 could be reached; at 0.5 class 1 is second."""
+    net = keras.Sequential([keras.Input((1,)), layers.Dense(3)])
+    net.set_weights([np.array([[0.0, 10.0, 0.0]]), np.array([0.0, -5.5, -3.0])])
+    x, y = np.array([[0.2], [0.5]], "float32"), np.array([0, 0])
+    radius = {"epsilon": 0.4, "step_size": 0.2, "steps": 3}
+    found = evaluate(net, x, y, [BIM(**radius, targeted=True), BIM(**radius)])
+    assert found.clean == 1.0
+    assert [attack.accuracy for attack in found.attacks] == [0.5, 0.0]
+
+
+def test_progress_is_told(network) -> None:
+    seen = []
+    evaluate(
+        network, IMAGES, Y, [LINF], batch_size=2, progress=lambda label, state: seen.append((label, state))
+    )
+    assert {label for label, _ in seen} == {"BIM-4"}
+    assert (seen[-1][1].done, seen[-1][1].total, seen[-1][1].standing) == (3, 3, 2)
+
+
+# JSON.
+
+
+def test_json_round_trip(result, tmp_path) -> None:
+    path = tmp_path / "evaluation.json"
+    path.write_text(result.to_json(), encoding="utf-8")
+    assert Result.load(path) == result
+    assert Result.from_dict(result.to_dict()) == result
+
+
+def test_json_keys(result) -> None:
+    """What others read: a new key may come, none of these may go."""
+    content = json.loads(result.to_json())
+    assert content["schema"] == 1
+    assert content["backend"] == keras.config.backend()
+    assert (content["examples"], content["clean"], content["robust"]) == (4, 0.75, 0.25)
+    keys = {"schema", "backend", "examples", "clean", "robust", "attacks", "warnings", "versions"}
+    assert set(content) == keys | {"epsilon_curve", "seconds"}
+    for attack in content["attacks"]:
+        assert set(attack) == {"name", "label", "parameters", "accuracy", "seconds"}
+        assert attack["seconds"] > 0
+    assert content["attacks"][1]["parameters"] == {
+        "epsilon": 0.25,
+        "step_size": 0.125,
+        "steps": 4,
+        "restarts": 1,
+        "random_start": False,
+        "norm": "l2",
+        "loss": "cross_entropy",
+        "targeted": False,
+        "early_stop": True,
+    }
+    assert content["versions"]["kbl"] in (kbl.__version__, "unknown")
+    assert content["versions"]["keras"] == keras.__version__
+    assert content["versions"]["numpy"] == np.__version__
+    assert content["versions"][keras.config.backend()] != "unknown"
+    assert content["versions"] == versions()
+    assert content["seconds"] > sum(attack["seconds"] for attack in content["attacks"])
+
+
+@pytest.mark.parametrize("schema", [None, 2, "1"])
+def test_another_schema_is_refused(result, schema) -> None:
+    with pytest.raises(ValueError, match=rf"Expected schema 1\. Received: schema={schema!r}"):
+        Result.from_dict({**result.to_dict(), "schema": schema})
+
+
+# Warnings.
+
+
+def linear(scale: float, *after: layers.Layer) -> keras.Model:
+    net = keras.Sequential([keras.Input((2,)), layers.Dense(3), *after])
+    net.layers[0].set_weights([scale * np.array([[1.0, -1.0, 0.0], [-1.0, 1.0, -1.0]]), np.zeros(3)])
+    return net
+
+
+X2 = np.array([[0.6, 0.5], [0.4, 0.5]], "float32")
+Y2 = np.array([0, 1])
+
+
+def test_probabilities_are_warned_of() -> None:
+    found = evaluate(linear(1.0, layers.Softmax()), X2, Y2, [FGSM(0.01)])
+    (warning,) = found.warnings
+    assert warning["name"] == "probabilities"
+    assert "softmax" in warning["message"]
+    assert "without its softmax" in warning["remedy"]
+    assert evaluate(linear(1.0), X2, Y2, [FGSM(0.01)]).warnings == []
+
+
+@pytest.mark.parametrize("loss", ["margin", "dlr"])
+def test_a_saturated_cross_entropy_is_warned_of(loss) -> None:
+    """Logits of ±10,000 leave cross-entropy a gradient of exactly 0; the margin's is as ever."""
+    net, radius = linear(1e5), {"epsilon": 0.2, "step_size": 0.1, "steps": 3}
+    other = BIM(**radius, loss=loss)
+    found = evaluate(net, X2, Y2, [BIM(**radius), other])
+    assert [attack.accuracy for attack in found.attacks] == [1.0, 0.0]
+    assert found.robust == 0.0
+    (warning,) = found.warnings
+    assert warning["name"] == "cross_entropy_weaker"
+    assert "100.0 points weaker" in warning["message"]
+    assert evaluate(linear(1.0), X2, Y2, [BIM(**radius), other]).warnings == []
+
+
+def test_only_attacks_of_one_ball_are_compared() -> None:
+    """That the margin gets further in a larger ball says nothing of cross-entropy."""
+    net = linear(1.0)
+    found = evaluate(net, X2, Y2, [BIM(0.01, 0.01, 2), BIM(0.2, 0.1, 3, loss="margin")])
+    assert [attack.accuracy for attack in found.attacks] == [1.0, 0.0]
+    assert found.warnings == []
+
+
+def test_other_warnings_pass_through() -> None:
+    @keras.saving.register_keras_serializable(package="tests")
+    class Talking(layers.Layer):
+        def call(self, x):
+            warnings.warn("of my own", RuntimeWarning, stacklevel=2)
+            return x
+
+    with pytest.warns(RuntimeWarning, match="of my own"):
+        net = linear(1.0, Talking())
+    with pytest.warns(RuntimeWarning, match="of my own"):
+        found = evaluate(net, X2, Y2, [])
+    assert found.warnings == []
+
+
+def test_wrong_input_is_refused(network) -> None:
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        evaluate(network, IMAGES * 255, Y, [])
+    with pytest.raises(ValueError, match="label for each of the 4 images"):
+        evaluate(network, IMAGES, Y[:3], [])
+    with pytest.raises(ValueError, match="classes 0 to 1"):
+        evaluate(network, IMAGES, Y + 2, [])
+    assert math.isclose(evaluate(network, IMAGES, Y, []).clean, 0.75)

@@ -1,0 +1,273 @@
+"""From a recipe to a run folder, and evaluations of what others trained."""
+
+import json
+import tomllib
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kbl
+from kbl import DivergenceError, UserError, data, experiment, recipe
+from kbl.attacks import BIM, FGSM, PGD
+from kbl.layers import GMMHead
+from kbl.methods import ATBLR, AdversarialTraining, Natural
+
+FILES = {
+    *("recipe.toml", "environment.json", "history.csv", "batches.csv", "model.keras", "best.keras"),
+    *("evaluation.json", "gallery.npz", "report.html", "figures"),
+}
+
+
+@pytest.fixture(autouse=True)
+def precision():
+    """A run sets Keras' policy for the whole process."""
+    before = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+def tiny(source, *changes: str) -> recipe.Recipe:
+    """Cut a recipe down to two steps of 8 images and a look at 6 test images."""
+    whole = recipe.load(source)
+    few = ["training.epochs=1", "training.batch_size=8", "training.validation_split=0.25", "data.limit=24"]
+    few += ["evaluation.samples=6", "evaluation.batch_size=8", "evaluation.epsilons=[]"]
+    if getattr(whole.method, "attack", None) is not None:
+        few.append("method.attack.steps=2")
+    for index, attack in enumerate(whole.evaluation.attacks):
+        if hasattr(attack, "steps"):
+            few.append(f"evaluation.attacks.{index}.steps=2")
+        if hasattr(attack, "restarts"):
+            few.append(f"evaluation.attacks.{index}.restarts=1")
+    return recipe.load(source, [*few, *changes])
+
+
+def packaged() -> list:
+    """List the recipes; on JAX, which compiles each for long, all but one are slow."""
+    slow = [pytest.mark.slow] if keras.config.backend() == "jax" else []
+    return [
+        pytest.param(path, id=path.stem, marks=[] if path.stem == "digits" else slow)
+        for path in recipe.packaged()
+    ]
+
+
+@pytest.mark.parametrize("path", packaged())
+def test_packaged_recipes_run(path, tmp_path) -> None:
+    chosen = tiny(path)
+    if data.locate(chosen.data.name) is None:
+        pytest.skip(f"{chosen.data.name} is not on this machine (KBL_DATA)")
+    result = experiment.run(chosen, tmp_path, quiet=True)
+    assert {file.name for file in tmp_path.iterdir()} == FILES
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == json.loads(json.dumps(result))
+    assert (result["schema"], result["examples"]) == (1, 6)
+    assert len(result["attacks"]) == len(chosen.evaluation.attacks)
+    assert 0 <= result["robust"] <= min(attack["accuracy"] for attack in result["attacks"]) <= result["clean"]
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 2
+    assert [line.split(",")[:2] for line in (tmp_path / "batches.csv").read_text().splitlines()[1:]] == [
+        ["1", "1"],
+        ["1", "2"],
+    ]
+    assert recipe.load(tmp_path / "recipe.toml") == chosen
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert (environment["backend"], environment["seed"]) == (keras.config.backend(), chosen.training.seed)
+    assert environment["seconds"] > 0
+    with np.load(tmp_path / "gallery.npz") as gallery:
+        attack = next(a for a in chosen.evaluation.attacks if a.name == "pgd")
+        assert np.abs(gallery["x_adv"] - gallery["x"]).max() <= attack.epsilon
+        assert (gallery["confidence"] > 0).all()
+    assert chosen.name in (tmp_path / "report.html").read_text()
+
+
+RECIPE = """
+[data]
+name = "digits"
+
+[network]
+name = "digits_convnet"
+
+[method]
+name = "natural"
+
+[training]
+epochs = 1
+
+[[evaluation.attacks]]
+name = "fgsm"
+epsilon = 0.1
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished natural run, and its result."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder.parent / "tiny.toml").write_text(RECIPE)
+    before = keras.config.dtype_policy()
+    result = experiment.run(tiny(folder.parent / "tiny.toml"), folder, quiet=True)
+    keras.config.set_dtype_policy(before)
+    return folder, result
+
+
+def one_line(error) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_evaluate_a_run_again(finished) -> None:
+    folder, result = finished
+    again = experiment.evaluate(folder, quiet=True)
+    for key in ("backend", "examples", "clean", "robust", "versions"):
+        assert again[key] == result[key]
+    assert [a["accuracy"] for a in again["attacks"]] == [a["accuracy"] for a in result["attacks"]]
+    attack = recipe.attack_from_text("bim:epsilon=0.2,steps=2")
+    other = experiment.evaluate(folder, attacks=[attack], samples=4, quiet=True)
+    assert other["examples"] == 4
+    assert [(a["label"], a["parameters"]["epsilon"]) for a in other["attacks"]] == [("BIM-2", 0.2)]
+
+
+def test_evaluate_a_bare_file(finished) -> None:
+    folder, _ = finished
+    path, attack = folder / "model.keras", recipe.attack_from_text("fgsm:epsilon=0.1")
+    found = experiment.evaluate(path, data="digits", attacks=[attack], samples=6, quiet=True)
+    again = experiment.evaluate(folder, quiet=True)
+    assert (found["clean"], found["robust"]) == (again["clean"], again["robust"])
+    with pytest.raises(UserError, match="name its data by --data"):
+        experiment.evaluate(path, attacks=[attack])
+    with pytest.raises(UserError, match="give some by --attack"):
+        experiment.evaluate(path, data="digits")
+
+
+def test_evaluate_a_robust_model_file(finished, tmp_path) -> None:
+    """A checkpoint of the training model holds its network."""
+    folder, _ = finished
+    network = keras.saving.load_model(folder / "model.keras")
+    model = kbl.RobustModel(network)
+    model.compile(method=Natural())
+    model.save(tmp_path / "whole.keras")
+    found = experiment.load_network(tmp_path / "whole.keras")
+    for a, b in zip(found.get_weights(), network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+FGSM_TEXT = "fgsm:epsilon=0.1"
+
+
+def test_a_corrupt_file_is_told_in_a_line(tmp_path) -> None:
+    path = tmp_path / "model.keras"
+    path.write_bytes(b"PK\x03\x04 not a model")
+    with pytest.raises(UserError) as error:
+        experiment.evaluate(path, data="digits", attacks=[recipe.attack_from_text(FGSM_TEXT)])
+    assert str(path) in one_line(error)
+
+
+def test_code_in_a_file_is_refused(tmp_path) -> None:
+    path = tmp_path / "lambda.keras"
+    keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Lambda(lambda x: x[:, :10])]).save(
+        path
+    )
+    with pytest.raises(UserError) as error:
+        experiment.evaluate(path, data="digits", attacks=[recipe.attack_from_text(FGSM_TEXT)])
+    text = one_line(error)
+    assert "loaded safely" in text
+    assert "Lambda" in text or "lambda" in text
+
+
+@pytest.mark.parametrize(("shape", "classes"), [((28, 28, 1), 10), ((8, 8, 1), 4)])
+def test_a_network_of_other_images_or_classes_is_refused(tmp_path, shape, classes) -> None:
+    path = tmp_path / "other.keras"
+    keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(classes)]).save(path)
+    with pytest.raises(UserError, match="cannot be evaluated on digits: "):
+        experiment.evaluate(
+            path, data="digits", attacks=[recipe.attack_from_text(FGSM_TEXT)], samples=8, quiet=True
+        )
+
+
+DIVERGING = """
+[data]
+name = "digits"
+
+[network]
+name = "digits_convnet"
+
+[method]
+name = "atblr"
+likelihood_weight = 100.0
+
+[method.attack]
+name = "fgsm"
+epsilon = 0.3
+
+[training]
+epochs = 30
+optimizer = "sgd"
+learning_rate = 0.02
+"""
+
+
+def test_divergence_tells_what_is_kept(tmp_path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (tmp_path / "diverging.toml").write_text(DIVERGING)
+    chosen = recipe.load(tmp_path / "diverging.toml", ["training.batch_size=8", "data.limit=17"])
+    with pytest.raises(DivergenceError) as error:
+        experiment.run(chosen, folder, quiet=True)
+    text = one_line(error)
+    assert text.startswith("Training ran away at epoch 2: val_clean_lkd, the mean of ‖h - μ_y‖², is ")
+    assert "likelihood term of Eq. 8" in text
+    assert text.endswith(f"The last good epoch is kept in {folder / 'model.keras'}.")
+    assert not (folder / "evaluation.json").exists()
+    assert len((folder / "history.csv").read_text().splitlines()) == 2
+    network = keras.saving.load_model(folder / "model.keras")
+    images = data.load("digits").x_train
+    assert np.abs(network.predict(images[:17], verbose=0)).max() < 1e6
+
+
+def test_divergence_before_there_is_anything_to_keep(tmp_path) -> None:
+    (tmp_path / "diverging.toml").write_text(DIVERGING)
+    chosen = recipe.load(
+        tmp_path / "diverging.toml", ["training.batch_size=8", "data.limit=17", "training.learning_rate=1e9"]
+    )
+    with pytest.raises(DivergenceError, match=r"epoch 1: .* No epoch was finished\.$"):
+        experiment.run(chosen, tmp_path, quiet=True)
+    assert not (tmp_path / "model.keras").exists()
+
+
+# From what a recipe says to objects.
+
+
+def test_attacks_of_a_recipe() -> None:
+    texts = {
+        "fgsm:epsilon=0.1,loss=margin": FGSM(0.1, loss="margin"),
+        "bim:epsilon=8/255,steps=4,norm=l2": BIM(8 / 255, 2.5 * (8 / 255) / 4, 4, norm="l2"),
+        "pgd:epsilon=0.1,steps=2,step_size=0.05,restarts=3,random_start=false,early_stop=false": PGD(
+            0.1, 0.05, 2, restarts=3, random_start=False, early_stop=False
+        ),
+    }
+    for text, expected in texts.items():
+        assert experiment.to_attack(recipe.attack_from_text(text)) == expected
+
+
+def test_methods_of_a_recipe() -> None:
+    attack = recipe.PGD(epsilon=0.1, steps=5)
+    pgd = PGD(0.1, 0.05, 5)
+    assert experiment.to_method(recipe.Natural()) == Natural()
+    described = recipe.AdversarialTraining(
+        attack=attack, examples="clean and adversarial", batch_norm="separate"
+    )
+    assert experiment.to_method(described, 7) == AdversarialTraining(
+        attack=pgd, examples="clean and adversarial", batch_norm="separate", warmup_steps=7
+    )
+    described = recipe.ATBLR(attack=attack, likelihood_weight=0.1, bound=9.0, crafting_mode="training")
+    assert experiment.to_method(described) == ATBLR(
+        attack=pgd, likelihood_weight=0.1, bound=9.0, crafting_mode="training"
+    )
+
+
+def test_the_recipe_as_run_holds_every_default(finished) -> None:
+    folder, _ = finished
+    written = tomllib.loads((folder / "recipe.toml").read_text())
+    assert written["training"]["optimizer"] == "adam"
+    network = keras.saving.load_model(folder / "model.keras")
+    assert isinstance(network.layers[-1], GMMHead)
