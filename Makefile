@@ -5,12 +5,12 @@
 # make clean   remove what the others made
 #
 # make test MARKS="slow or not slow"     the slow tests too
-# make test BACKENDS=jax PYTEST_ARGS=-x  one backend, stopping at the first failure
+# make test BACKENDS=jax PYTEST_ARGS=-x  one backend in one process, stopping at the first failure
 
 PYTHON ?= python3
 BACKENDS ?= torch jax tensorflow
 MARKS ?= not slow
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,6 +18,9 @@ STAMP := $(VENV)/.installed
 
 .DELETE_ON_ERROR:
 .PHONY: demo test check bench clean
+
+# Small networks and two workers: more threads would wait for one another.
+demo test: export OMP_NUM_THREADS ?= 1
 
 # tensorflow-cpu stands beside the extras, not among them: it gives the same module as the package `tensorflow`,
 # which the extra asks for, and both in one environment overwrite each other.
