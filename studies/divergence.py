@@ -52,7 +52,7 @@ GRIDS: dict[str, Any] = {
         [
             *itertools.product(["none"], [0.02], FORMS),
             ("none", 0.1, "means"),
-            *itertools.product(["joint"], [0.02], ["exact", "means"]),
+            *itertools.product(["joint", "separate"], [0.02], ["exact", "means"]),
         ],
     ),
 }

@@ -37,7 +37,7 @@ class PGD:
 
     Args:
         epsilon: radius ε ≥ 0 of the ball, in pixel units (images lie in [0, 1]).
-        step_size: length of a step > 0, in the same units.
+        step_size: length of a step ≥ 0, in the same units.
         steps: number of steps ≥ 1.
         restarts: starts ≥ 1; later ones take only the images that still stand.
         random_start: start at a point drawn uniformly from the ball, else at the image.

@@ -40,7 +40,7 @@ def dlr(y: Tensor, logits: Tensor) -> Tensor:
         logits: (batch, K) any reals, K ≥ 3.
 
     Returns:
-        (batch,) loss; in [-1, 1] for a misclassified or second-best image, ≥ -1 always; positive where misclassified.
+        (batch,) loss: in [-1, 0] where right, positive where wrong, huge where wrong and the three largest tie.
 
     Raises:
         ValueError: there are fewer than three classes.
