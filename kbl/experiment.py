@@ -1,7 +1,6 @@
 """From a recipe to a run folder: objects, fit, evaluate, report. The one file that knows every room."""
 
 import json
-import math
 import time
 import warnings
 from datetime import UTC, datetime
@@ -13,13 +12,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kbl import attacks, backend, evaluation, methods, networks, report
+from kbl import attacks, backend, evaluation, report
 from kbl import recipe as recipes
 from kbl.data import load as load_data
 from kbl.errors import DivergenceError, UserError
 from kbl.evaluation import Result
 from kbl.files import atomic, write_text
-from kbl.layers import RandomFlipCrop
+from kbl.from_recipe import split, to_attack, to_model
 from kbl.training import Batches, ProgressBar, Recorder, RobustModel
 
 _GALLERY = 8
@@ -134,25 +133,6 @@ def load_network(path: Path) -> Any:
     return model.network if isinstance(model, RobustModel) else model
 
 
-def to_attack(attack: recipes.Attack) -> attacks.PGD:
-    """Return the attack that a recipe describes."""
-    kinds: dict[str, Any] = {"fgsm": attacks.FGSM, "bim": attacks.BIM, "pgd": attacks.PGD}
-    built: attacks.PGD = kinds[attack.name](**attack.model_dump(exclude={"name", "label"}))
-    return built
-
-
-def to_method(method: recipes.Method, warmup_steps: int = 0) -> methods.Method:
-    """Return the training method that a recipe describes."""
-    fields = method.model_dump(exclude={"name", "attack"})
-    if method.name == "natural":
-        return methods.Natural(**fields)
-    kinds: dict[str, Any] = {"adversarial_training": methods.AdversarialTraining, "atblr": methods.ATBLR}
-    built: methods.Method = kinds[method.name](
-        attack=to_attack(method.attack), warmup_steps=warmup_steps, **fields
-    )
-    return built
-
-
 def train(
     recipe: recipes.Recipe, dataset: Any, folder: Path, *, resume: bool = False, quiet: bool = False
 ) -> RobustModel:
@@ -163,23 +143,10 @@ def train(
         DivergenceError: training ran away; the folder keeps the last good epoch.
     """
     training = recipe.training
-    network = networks.build(
-        recipe.network.name,
-        num_classes=dataset.num_classes,
-        image_shape=dataset.image_shape,
-        seed=training.seed,
-        **recipe.network.model_dump(exclude={"name"}),
-    )
-    wanted = recipe.data.augmentation
-    augmentation = None
-    if wanted.mirror or wanted.crop_padding:
-        augmentation = RandomFlipCrop(**wanted.model_dump(), seed=training.seed)
-    model = RobustModel(network, augmentation, seed=training.seed)
-    train, validation = _split(dataset, training)
-    steps = len(Batches(*train, training.batch_size, training.seed))
-    method = to_method(recipe.method, round(training.epsilon_warmup_epochs * steps))
-    model.compile(_optimizer(training, steps), method=method, jit_compile=_jit_compile())
-    recorder = Recorder(folder, "val_clean_accuracy" if method.attack is None else "val_adversarial_accuracy")
+    train, validation = split(dataset, training)
+    model = to_model(recipe, dataset, steps_an_epoch=len(Batches(*train, training.batch_size, training.seed)))
+    watched = "val_clean_accuracy" if model.method.attack is None else "val_adversarial_accuracy"
+    recorder = Recorder(folder, watched)
     done = recorder.restore(model) if resume else 0
     if done >= training.epochs:
         return model
@@ -199,42 +166,6 @@ def train(
             last = f"The last good epoch is kept in {kept}." if kept.exists() else "No epoch was finished."
             raise DivergenceError(f"{error} {last}") from None
     return model
-
-
-def _split(dataset: Any, training: recipes.Training) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
-    """Set aside validation images by the seed, in whole batches where that is at least one."""
-    count = round(len(dataset.x_train) * training.validation_split)
-    if count >= training.batch_size:
-        count -= count % training.batch_size
-    order = np.random.Generator(np.random.PCG64([training.seed, 0x5EED])).permutation(len(dataset.x_train))
-    held, kept = np.sort(order[:count]), np.sort(order[count:])
-    if len(kept) == 0:
-        raise UserError("training.validation_split leaves no images to train on")
-    validation = (dataset.x_train[held], dataset.y_train[held]) if count else None
-    return (dataset.x_train[kept], dataset.y_train[kept]), validation
-
-
-def _optimizer(training: recipes.Training, steps_an_epoch: int) -> Any:
-    total = training.epochs * steps_an_epoch
-    peak = training.learning_rate
-    schedules = keras.optimizers.schedules
-    rate: Any = peak
-    if training.schedule == "cosine":
-        rate = schedules.CosineDecay(peak, total)
-    elif training.schedule == "one_cycle":
-        rise = math.ceil(0.3 * total)
-        rate = schedules.CosineDecay(peak / 25, max(total - rise, 1), warmup_target=peak, warmup_steps=rise)
-    decay = training.weight_decay or None
-    if training.optimizer == "sgd":
-        return keras.optimizers.SGD(rate, momentum=training.momentum, weight_decay=decay)
-    if training.optimizer == "adamw":
-        return keras.optimizers.AdamW(rate, weight_decay=training.weight_decay)
-    return keras.optimizers.Adam(rate, weight_decay=decay)
-
-
-def _jit_compile() -> Any:
-    """XLA where it is the backend's compiler; TensorFlow's own kernels are quicker on a CPU."""
-    return False if keras.config.backend() == "tensorflow" else "auto"
 
 
 def _judge(

@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 import kbl
-from kbl import DivergenceError, UserError, data, experiment, recipe
+from kbl import DivergenceError, UserError, data, experiment, from_recipe, recipe
 from kbl.attacks import BIM, FGSM, PGD
 from kbl.layers import GMMHead
 from kbl.methods import ATBLR, AdversarialTraining, Natural
@@ -246,21 +246,21 @@ def test_attacks_of_a_recipe() -> None:
         ),
     }
     for text, expected in texts.items():
-        assert experiment.to_attack(recipe.attack_from_text(text)) == expected
+        assert from_recipe.to_attack(recipe.attack_from_text(text)) == expected
 
 
 def test_methods_of_a_recipe() -> None:
     attack = recipe.PGD(epsilon=0.1, steps=5)
     pgd = PGD(0.1, 0.05, 5)
-    assert experiment.to_method(recipe.Natural()) == Natural()
+    assert from_recipe.to_method(recipe.Natural()) == Natural()
     described = recipe.AdversarialTraining(
         attack=attack, examples="clean and adversarial", batch_norm="separate"
     )
-    assert experiment.to_method(described, 7) == AdversarialTraining(
+    assert from_recipe.to_method(described, 7) == AdversarialTraining(
         attack=pgd, examples="clean and adversarial", batch_norm="separate", warmup_steps=7
     )
     described = recipe.ATBLR(attack=attack, likelihood_weight=0.1, bound=9.0, crafting_mode="training")
-    assert experiment.to_method(described) == ATBLR(
+    assert from_recipe.to_method(described) == ATBLR(
         attack=pgd, likelihood_weight=0.1, bound=9.0, crafting_mode="training"
     )
 

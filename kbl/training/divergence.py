@@ -9,7 +9,8 @@ from kbl.errors import DivergenceError
 
 _REMEDIES = (
     "Remedies: bound the adversarial term (bound = 16), let its gradient through the means alone "
-    '(gradient_through = "means"), lower likelihood_weight, or add batch normalization; see docs/divergence.md.'
+    '(gradient_through = "means"), or lower likelihood_weight; '
+    "batch normalization keeps it finite but costs robustness. See docs/divergence.md."
 )
 _OTHER_REMEDIES = "Remedies: lower the learning rate, or train in float32."
 # What is validated shows what the epoch's last steps have done to the weights.

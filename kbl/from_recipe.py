@@ -1,0 +1,88 @@
+"""Recipe to objects: what a recipe describes, built."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from kbl import attacks, methods, networks
+from kbl import recipe as recipes
+from kbl.errors import UserError
+from kbl.layers import RandomFlipCrop
+from kbl.training import RobustModel
+
+
+def to_attack(attack: recipes.Attack) -> attacks.PGD:
+    """Return the attack that a recipe describes."""
+    kinds: dict[str, Any] = {"fgsm": attacks.FGSM, "bim": attacks.BIM, "pgd": attacks.PGD}
+    built: attacks.PGD = kinds[attack.name](**attack.model_dump(exclude={"name", "label"}))
+    return built
+
+
+def to_method(method: recipes.Method, warmup_steps: int = 0) -> methods.Method:
+    """Return the training method that a recipe describes."""
+    fields = method.model_dump(exclude={"name", "attack"})
+    if method.name == "natural":
+        return methods.Natural(**fields)
+    kinds: dict[str, Any] = {"adversarial_training": methods.AdversarialTraining, "atblr": methods.ATBLR}
+    built: methods.Method = kinds[method.name](
+        attack=to_attack(method.attack), warmup_steps=warmup_steps, **fields
+    )
+    return built
+
+
+def to_model(recipe: recipes.Recipe, dataset: Any, steps_an_epoch: int) -> RobustModel:
+    """Return the compiled model that a recipe describes, for a `kbl.data.Dataset`."""
+    training = recipe.training
+    network = networks.build(
+        recipe.network.name,
+        num_classes=dataset.num_classes,
+        image_shape=dataset.image_shape,
+        seed=training.seed,
+        **recipe.network.model_dump(exclude={"name"}),
+    )
+    wanted = recipe.data.augmentation
+    augmentation = None
+    if wanted.mirror or wanted.crop_padding:
+        augmentation = RandomFlipCrop(**wanted.model_dump(), seed=training.seed)
+    model = RobustModel(network, augmentation, seed=training.seed)
+    method = to_method(recipe.method, round(training.epsilon_warmup_epochs * steps_an_epoch))
+    model.compile(_optimizer(training, steps_an_epoch), method=method, jit_compile=_jit_compile())
+    return model
+
+
+def split(dataset: Any, training: recipes.Training) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
+    """Set aside validation images by the seed, in whole batches where that is at least one."""
+    count = round(len(dataset.x_train) * training.validation_split)
+    if count >= training.batch_size:
+        count -= count % training.batch_size
+    order = np.random.Generator(np.random.PCG64([training.seed, 0x5EED])).permutation(len(dataset.x_train))
+    held, kept = np.sort(order[:count]), np.sort(order[count:])
+    if len(kept) == 0:
+        raise UserError("training.validation_split leaves no images to train on")
+    validation = (dataset.x_train[held], dataset.y_train[held]) if count else None
+    return (dataset.x_train[kept], dataset.y_train[kept]), validation
+
+
+def _optimizer(training: recipes.Training, steps_an_epoch: int) -> Any:
+    total = training.epochs * steps_an_epoch
+    peak = training.learning_rate
+    schedules = keras.optimizers.schedules
+    rate: Any = peak
+    if training.schedule == "cosine":
+        rate = schedules.CosineDecay(peak, total)
+    elif training.schedule == "one_cycle":
+        rise = math.ceil(0.3 * total)
+        rate = schedules.CosineDecay(peak / 25, max(total - rise, 1), warmup_target=peak, warmup_steps=rise)
+    decay = training.weight_decay or None
+    if training.optimizer == "sgd":
+        return keras.optimizers.SGD(rate, momentum=training.momentum, weight_decay=decay)
+    if training.optimizer == "adamw":
+        return keras.optimizers.AdamW(rate, weight_decay=training.weight_decay)
+    return keras.optimizers.Adam(rate, weight_decay=decay)
+
+
+def _jit_compile() -> Any:
+    """XLA where it is the backend's compiler; TensorFlow's own kernels are quicker on a CPU."""
+    return False if keras.config.backend() == "tensorflow" else "auto"
