@@ -90,13 +90,16 @@ def test_every_weight_has_its_own_numbers() -> None:
 @pytest.mark.parametrize("shape", [(200, 300), (5, 5, 30, 80)], ids=str)
 def test_the_distribution_is_that_of_keras(initializer, shape) -> None:
     ours = draw(initializer, shape, np.random.default_rng(0))
-    keras.utils.set_random_seed(0)
-    theirs = ops.convert_to_numpy(initializer(shape))
+    # Without a seed of its own an initializer draws another one at each start.
+    seeded = type(initializer).from_config({**initializer.get_config(), "seed": 0})
+    theirs = ops.convert_to_numpy(seeded(shape))
     assert ours.shape == tuple(theirs.shape)
     scale = float(theirs.std())
     assert ours.mean() == pytest.approx(float(theirs.mean()), abs=0.02 * scale)
     assert ours.std() == pytest.approx(scale, rel=0.02)
-    assert np.abs(ours).max() == pytest.approx(float(np.abs(theirs).max()), rel=0.3)
+    # The tail by a quantile: on torch Keras' truncated normal now and then lets a number past its bounds.
+    tails = [np.quantile(np.abs(drawn - drawn.mean()), 0.99) for drawn in (ours, theirs)]
+    assert tails[0] == pytest.approx(tails[1], rel=0.03)
 
 
 def test_standard_deviations_from_the_formula() -> None:
