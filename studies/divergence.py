@@ -51,7 +51,7 @@ GRIDS: dict[str, Any] = {
         ["training.epochs=4", "data.limit=10000", "training.validation_split=0"],
         [
             *itertools.product(["none"], [0.02], FORMS),
-            ("none", 0.1, "means"),
+            *itertools.product(["none"], [0.1], ["exact", "means"]),
             *itertools.product(["joint", "separate"], [0.02], ["exact", "means"]),
         ],
     ),
