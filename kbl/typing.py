@@ -8,4 +8,6 @@ Tensor: TypeAlias = Any
 Network: TypeAlias = Any
 
 Norm: TypeAlias = Literal["linf", "l2"]
-LossName: TypeAlias = Literal["cross_entropy", "margin", "dlr", "likelihood"]
+LossName: TypeAlias = Literal[
+    "cross_entropy", "margin", "dlr", "likelihood", "nearest_mean", "distance_margin"
+]

@@ -1,136 +1,215 @@
-"""How every attack meets a user's arrays: checked, batched, compiled, restarted on what still stands."""
+"""What every attack is: its fields, how it begins on a batch, and what one step does."""
 
-import weakref
+import copy
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from keras import ops
 
-from kbl import backend, random
-from kbl.attacks import checks
+from kbl.attacks import ball
+from kbl.attacks.search import Outcome, Progress, search
 from kbl.typing import Network, Tensor
 
-Kernel = Callable[..., tuple[Tensor, Tensor, Tensor]]
-
-# network -> {kernel's identity: compiled kernel}; goes with the network.
-_COMPILED: "weakref.WeakKeyDictionary[Network, dict[Any, Callable[..., Any]]]" = weakref.WeakKeyDictionary()
-
-
-def compiled(network: Network, identity: Any, kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the kernel compiled for the network, from an earlier call where there was one with that identity."""
-    kernels = _COMPILED.setdefault(network, {})
-    if identity not in kernels:
-        kernels[identity] = backend.compiled(network, kernel)
-    return kernels[identity]
+# What is known of each image of a batch, by name; every tensor has the batch as its first axis. An attack finds
+# x (the clean images), y, index, best, score, fooled and done there, and adds its own.
+State = dict[str, Tensor]
+Forward = Callable[[Tensor], Tensor]
 
 
-def predict(network: Network, x: np.ndarray[Any, Any], batch_size: int = 256) -> np.ndarray[Any, Any]:
-    """Return the logits of images of any number, (N, K) float32, in inference mode and compiled.
+class Passes(NamedTuple):
+    """How often the network is run forward and backward."""
+
+    forward: int
+    backward: int
+
+
+@dataclass(frozen=True)
+class Attack(ABC):
+    """A search for adversarial images, one step at a time, on every image of a batch for itself.
+
+    A subclass is a frozen dataclass; it has the fields `name` and, where its result lies in a ball, `epsilon` and
+    `norm`. Numeric fields reach `begin`, `step` and `finish` as arguments of the compiled function, so that none of
+    them compiles anew; `epsilon` has then been made smaller by what rounding needs (`kbl.attacks.ball.interior`).
+
+    Args of the three: ``forward``, images to logits; ``key``, an int32 scalar of `kbl.random.key`; ``restart`` and
+    ``i``, int32 scalars.
+    """
+
+    static: ClassVar[tuple[str, ...]] = ("targets",)
+    """Numeric fields that shape the computation, and so do compile anew."""
+    unseen: ClassVar[tuple[str, ...]] = ("name",)
+    """Other fields that the computation does not see."""
+    needs: ClassVar[int] = 2
+    """The fewest classes that it can work with."""
+
+    @abstractmethod
+    def begin(self, forward: Forward, state: State, key: Tensor, restart: Tensor) -> State:
+        """Return what is to be added to a fresh state, whose `best` is x."""
+
+    @abstractmethod
+    def step(self, forward: Forward, state: State, i: Tensor, key: Tensor) -> State:
+        """Return what the i-th step changes."""
+
+    def finish(self, forward: Forward, state: State) -> State:
+        """Return what is changed after the last step; nothing by default."""
+        return {}
+
+    @property
+    def length(self) -> int:
+        """The number of steps from one start."""
+        return int(getattr(self, "steps", 1))
+
+    def starts(self, classes: int) -> int:
+        """The number of starts on a network of so many classes; later ones take only the images that still stand."""
+        targets = min(int(getattr(self, "targets", 0)), classes - 1)
+        return int(getattr(self, "restarts", 1)) * max(targets, 1)
+
+    @property
+    def minimum_norm(self) -> bool:
+        """Whether the nearest adversarial image is sought: then a fooled image goes on, and `score` is -distance."""
+        return False
+
+    @property
+    def begins_at_image(self) -> bool:
+        """Whether the first image that it tries is the clean one, so that a mistake need not be looked for."""
+        return False
+
+    @property
+    def passes(self) -> tuple[Passes, Passes, Passes]:
+        """Passes of `begin`, of one `step` and of `finish`."""
+        return Passes(0, 0), Passes(1, 1), Passes(0, 0)
+
+    def __call__(
+        self,
+        network: Network,
+        x: Tensor,
+        y: Tensor,
+        *,
+        seed: int = 0,
+        batch_size: int = 128,
+        index: Tensor | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Tensor:
+        """Return adversarial images for x.
+
+        Args:
+            network: a Keras model that returns logits; used in inference mode and left as it was.
+            x: (N, ...) floats in [0, 1]; a NumPy array or a tensor of the backend.
+            y: (N,) labels, or (N, K) one-hot; the targets when `targeted`.
+            seed: seed of the random numbers; the same seed gives the same ones on every backend.
+            batch_size: images at a time.
+            index: (N,) int32, the identity of each image for its random numbers; by default its place in x.
+            progress: called every few steps.
+
+        Returns:
+            (N, ...) float32 of the kind of x, in [0, 1] and, where the attack has an ε, exactly inside the ball. An
+            image that was not fooled is returned at its greatest loss (from a minimum-norm attack: as it was).
+
+        Raises:
+            ValueError: x, y or the network's outputs are not as expected.
+        """
+        x_adv = self.search(
+            network, x, y, seed=seed, batch_size=batch_size, index=index, progress=progress
+        ).x_adv
+        return x_adv if isinstance(x, np.ndarray) else ops.convert_to_tensor(x_adv)
+
+    def search(self, network: Network, x: Tensor, y: Tensor, **options: Any) -> Outcome:
+        """Return what `__call__` does with more said of each image, as NumPy arrays.
+
+        Args:
+            network: as in `__call__`, and so are x and y.
+            x: images.
+            y: labels.
+            **options: those of `__call__`, and ``spare_mistakes=False`` to attack what is misclassified already, too.
+        """
+        return search(self, network, x, y, **options)
+
+    def numbers(self, shape: tuple[int, ...]) -> dict[str, float]:
+        """Return the numeric fields for images of a shape."""
+        given = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name not in self.static and _is_number(getattr(self, field.name))
+        }
+        if "epsilon" in given:
+            given["epsilon"] = ball.interior(given["epsilon"], self.norm, math.prod(shape))  # type: ignore[attr-defined]
+        return given
+
+    def with_numbers(self, numbers: dict[str, Any]) -> Self:
+        """Return a copy whose numeric fields are these, tensors perhaps."""
+        traced = copy.copy(self)
+        for field, value in numbers.items():
+            object.__setattr__(traced, field, value)
+        return traced
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What tells compiled functions apart: the type and the fields that are no arguments."""
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in self.unseen}
+        static = {key: value for key, value in given.items() if key in self.static or not _is_number(value)}
+        return (type(self), *sorted(static.items()))
+
+    @property
+    def label(self) -> str:
+        """Short name with what tells attacks apart, for example "PGD-40 ×20, margin"."""
+        return str(self.name).upper()  # type: ignore[attr-defined]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the fields."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Return the attack with these fields."""
+        return cls(**config)
+
+    def _require(self, *least: tuple[str, float]) -> None:
+        for field, bound in least:
+            if not getattr(self, field) >= bound:
+                raise ValueError(
+                    f"{field} must be at least {bound}. Received: {field}={getattr(self, field)}"
+                )
+        if getattr(self, "norm", "linf") not in ("linf", "l2"):
+            raise ValueError(f'norm must be "linf" or "l2". Received: norm={self.norm!r}')  # type: ignore[attr-defined]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def keep(state: State, x_adv: Tensor, score: Tensor, hit: Tensor, leave: bool = True) -> State:
+    """Note x_adv as the best of an image: the first that fools, or else the one of greatest score.
 
     Args:
-        network: a Keras model that returns logits.
-        x: (N, ...) float32.
-        batch_size: images at a time.
+        state: of the batch.
+        x_adv: (batch, ...) candidates.
+        score: (batch,) their loss, or minus their distance.
+        hit: (batch,) whether they fool.
+        leave: an image that is fooled is done.
+
+    Returns:
+        The changed `best`, `score`, `fooled` and `done`. Nothing changes for images that are done.
     """
-    forward = compiled(network, "predict", lambda forward, x: ops.cast(forward(x), "float32"))
-    size = _batch_shape(len(x), batch_size)
-    parts = []
-    for rows in _batches(np.arange(len(x)), size):
-        logits = np.asarray(ops.convert_to_numpy(forward(_fill(x[rows], size))))
-        parts.append(logits[: len(rows)])
-    return np.concatenate(parts) if parts else np.zeros((0, network.output_shape[-1]), "float32")
+    fooled, done = state["fooled"], state["done"]
+    better = ((hit & ~fooled) | ((hit == fooled) & (score > state["score"]))) & ~done
+    fooled = fooled | (hit & ~done)
+    return {
+        "best": choose(better, x_adv, state["best"]),
+        "score": ops.where(better, score, state["score"]),
+        "fooled": fooled,
+        "done": (done | fooled) if leave else done,
+    }
 
 
-@dataclass
-class Progress:
-    """What is known after each batch: how many images have been tried and how many still stand."""
-
-    restart: int
-    done: int
-    total: int
-    standing: int
+def choose(rows: Tensor, x: Tensor, otherwise: Tensor) -> Tensor:
+    """Choose whole images by a (batch,) mask."""
+    return ops.where(ops.reshape(rows, (-1,) + (1,) * (len(x.shape) - 1)), x, otherwise)
 
 
-def run(
-    network: Network,
-    x: Tensor,
-    y: Tensor,
-    kernel: Kernel,
-    identity: Any,
-    arguments: tuple[float, ...],
-    *,
-    restarts: int,
-    seed: int,
-    batch_size: int,
-    targeted: bool,
-    check_clean: bool,
-    progress: Callable[[Progress], None] | None = None,
-) -> Tensor:
-    """Attack images of any number and return the adversarial ones, of the same kind as x.
-
-    ``kernel(forward, x, y, index, live, key, *arguments)`` attacks one batch of a fixed shape from one start and
-    returns ``(x_adv, fooled, loss)``. Images that are fooled leave; the others start anew, up to `restarts` times, and
-    of those that are never fooled the adversarial image of the greatest loss is returned. An image's random numbers
-    depend on the seed, the restart and its place in x only, not on the batches.
-
-    Raises:
-        ValueError: x, y or the network's outputs are not what `kbl.attacks.checks` expects.
-    """
-    images = checks.images(x)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
-    if len(images) == 0:
-        return x
-    sample = predict(network, images[:8], batch_size)
-    checks.logits(sample)
-    indices = checks.labels(y, len(images), sample.shape[1])
-    result = images.copy()
-    best = np.full(len(images), -np.inf, "float32")
-    standing = np.arange(len(images))
-    if check_clean:
-        reached = predict(network, images, batch_size).argmax(axis=1) == indices
-        standing = standing[~reached if targeted else reached]
-    attack = compiled(network, identity, kernel)
-    for restart in range(restarts):
-        key = random.key(seed, restart)
-        fooled = np.zeros(len(images), bool)
-        size = _batch_shape(len(standing), batch_size)
-        done = 0
-        for rows in _batches(standing, size):
-            live = np.arange(size) < len(rows)
-            batch = (_fill(a, size) for a in (images[rows], indices[rows], rows.astype("int32")))
-            outputs = attack(*batch, live, key, *map(_scalar, arguments))
-            x_adv, hit, loss = (np.asarray(ops.convert_to_numpy(t))[: len(rows)] for t in outputs)
-            better = hit | (loss > best[rows])
-            result[rows[better]] = x_adv[better]
-            best[rows] = np.maximum(best[rows], loss)
-            fooled[rows] = hit
-            done += len(rows)
-            if progress is not None:
-                progress(Progress(restart, done, len(standing), int((~fooled[standing]).sum())))
-        standing = standing[~fooled[standing]]
-        if len(standing) == 0:
-            break
-    return result if isinstance(x, np.ndarray) else ops.convert_to_tensor(result)
-
-
-def _scalar(value: float) -> Any:
-    return np.int32(value) if isinstance(value, int) else np.float32(value)
-
-
-def _batch_shape(count: int, batch_size: int) -> int:
-    """Return the batch size for `count` images: a power of two where fewer than a batch, so few shapes compile."""
-    return min(batch_size, 1 << max(count - 1, 0).bit_length())
-
-
-def _batches(rows: np.ndarray[Any, Any], size: int) -> list[np.ndarray[Any, Any]]:
-    return [rows[i : i + size] for i in range(0, len(rows), size)]
-
-
-def _fill(array: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
-    """Repeat the first row until there are `size` rows."""
-    if len(array) == size:
-        return array
-    return np.concatenate([array, np.repeat(array[:1], size - len(array), axis=0)])
+def per_image(values: Tensor, x: Tensor) -> Tensor:
+    """Return (batch,) values with an axis for each axis of the images."""
+    return ops.reshape(values, (-1,) + (1,) * (len(x.shape) - 1))

@@ -1,31 +1,21 @@
-"""FGSM, BIM and PGD: one loop of projected gradient steps."""
+"""PGD, and what is made of it: FGSM, BIM, and Carlini & Wagner's loss in the L∞ ball."""
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import keras
-import numpy as np
 from keras import ops
 
 from kbl import backend
 from kbl.attacks import ball
-from kbl.attacks.attack import Progress, run
-from kbl.losses import cross_entropy, dlr, likelihood_regularization, margin
-from kbl.typing import LossName, Network, Norm, Tensor
-
-LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {
-    "cross_entropy": cross_entropy,
-    "margin": margin,
-    "dlr": dlr,
-    "likelihood": likelihood_regularization,
-}
-
+from kbl.attacks.attack import Attack, Forward, Passes, State, keep
+from kbl.attacks.objective import LOSSES, is_hit, objective
+from kbl.typing import LossName, Norm, Tensor
 
 @keras.saving.register_keras_serializable(package="kbl")
 @dataclass(frozen=True)
-class PGD:
+class PGD(Attack):
     """Projected gradient descent on the worst case in a ball (Madry et al., arXiv:1706.06083).
 
     ``x ← project(x + step_size · direction(∇ loss))``, `steps` times, where the direction is the gradient's sign (L∞)
@@ -42,8 +32,9 @@ class PGD:
         restarts: starts ≥ 1; later ones take only the images that still stand.
         random_start: start at a point drawn uniformly from the ball, else at the image.
         norm: "linf" or "l2".
-        loss: what is raised: "cross_entropy", "margin" (Carlini & Wagner's, without a cap), "dlr", or "likelihood"
-            (Eq. 6 of the ATBLR paper, for a Gaussian head).
+        loss: what is raised: "cross_entropy", "margin" (Carlini & Wagner's) or "dlr"; for a Gaussian head also
+            "likelihood" (Eq. 6 of the ATBLR paper), "nearest_mean" and "distance_margin".
+        kappa: confidence κ ≥ 0 past which the margin is raised no further; infinite by default.
         targeted: lower the loss of the labels given (the targets) instead; fooled is then "classified as the target".
         early_stop: leave a fooled image alone, and stop when all are.
         name: how reports call it.
@@ -59,66 +50,67 @@ class PGD:
     random_start: bool = True
     norm: Norm = "linf"
     loss: LossName = "cross_entropy"
+    kappa: float = float("inf")
     targeted: bool = False
     early_stop: bool = True
     name: str = "pgd"
 
+    unseen: ClassVar[tuple[str, ...]] = ("name", "random_start")
+
     def __post_init__(self) -> None:
-        for field, least in (("epsilon", 0), ("step_size", 0), ("steps", 1), ("restarts", 1)):
-            if not getattr(self, field) >= least:
-                raise ValueError(
-                    f"{field} must be at least {least}. Received: {field}={getattr(self, field)}"
-                )
-        if self.norm not in ("linf", "l2"):
-            raise ValueError(f'norm must be "linf" or "l2". Received: norm={self.norm!r}')
+        self._require(("epsilon", 0), ("step_size", 0), ("steps", 1), ("restarts", 1), ("kappa", 0))
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}. Received: loss={self.loss!r}")
 
-    def __call__(
-        self,
-        network: Network,
-        x: Tensor,
-        y: Tensor,
-        *,
-        seed: int = 0,
-        batch_size: int = 128,
-        progress: Callable[[Progress], None] | None = None,
-    ) -> Tensor:
-        """Return adversarial images for x.
+    def begin(self, forward: Forward, state: State, key: Tensor, restart: Tensor) -> State:
+        """Start at a random point, or at the image."""
+        return {"x_adv": ball.random_start(state["x"], key, state["index"], self.radius, self.norm)}  # type: ignore[attr-defined]
 
-        Args:
-            network: a Keras model that returns logits; used in inference mode and left as it was.
-            x: (N, ...) floats in [0, 1]; a NumPy array or a tensor of the backend.
-            y: (N,) labels, or (N, K) one-hot; the targets when `targeted`.
-            seed: seed of the random starts; the same seed gives the same starts on every backend.
-            batch_size: images at a time.
-            progress: called after each batch.
+    def step(self, forward: Forward, state: State, i: Tensor, key: Tensor) -> State:
+        """Keep the iterate if it is the best, and move on."""
 
-        Returns:
-            (N, ...) float32 of the kind of x, inside the ball and [0, 1] exactly.
+        def rise(x_adv: Tensor) -> tuple[Tensor, Any]:
+            found = self._score(forward, state, x_adv)
+            return ops.sum(found[0]), found
 
-        Raises:
-            ValueError: x, y or the network's outputs are not as expected.
-        """
-        radius = ball.interior(self.epsilon, self.norm, math.prod(np.shape(x)[1:]))
-        return run(
-            network,
-            x,
-            y,
-            self._search,
-            (PGD, self.norm, self.loss, self.targeted, self.early_stop),
-            (radius, float(self.step_size), radius if self.random_start else 0.0, int(self.steps)),
-            restarts=self.restarts if self.random_start else 1,
-            seed=seed,
-            batch_size=batch_size,
-            targeted=self.targeted,
-            check_clean=self.random_start,
-            progress=progress,
-        )
+        (score, hit), gradient = backend.value_and_grad(rise, state["x_adv"])
+        best = keep(state, state["x_adv"], score, hit, leave=self.early_stop)
+        moved = ball.ascend(state["x_adv"], gradient, self.step_size, self.norm)
+        return {**best, "x_adv": ball.project(moved, state["x"], self.epsilon, self.norm)}
+
+    def finish(self, forward: Forward, state: State) -> State:
+        """Judge the last iterate."""
+        return keep(state, state["x_adv"], *self._score(forward, state, state["x_adv"]), leave=self.early_stop)
+
+    def _score(self, forward: Forward, state: State, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+        logits = forward(x_adv)
+        return self._objective(state["y"], logits), is_hit(state["y"], logits, self.targeted)
+
+    def _objective(self, y: Tensor, logits: Tensor) -> Tensor:
+        return objective(self.loss, y, logits, targeted=self.targeted, kappa=self.kappa)
+
+    def numbers(self, shape: tuple[int, ...]) -> dict[str, float]:
+        """Add the radius of the start."""
+        given = super().numbers(shape)
+        return {**given, "radius": given["epsilon"] if self.random_start else 0.0}
+
+    def starts(self, classes: int) -> int:
+        """One from the image: another would be the same."""
+        return super().starts(classes) if self.random_start else 1
+
+    @property
+    def begins_at_image(self) -> bool:
+        """Without a random start."""
+        return not self.random_start
+
+    @property
+    def passes(self) -> tuple[Passes, Passes, Passes]:
+        """One each a step, and one forward to judge the last iterate."""
+        return Passes(0, 0), Passes(1, 1), Passes(1, 0)
 
     def craft(
         self,
-        forward: Callable[[Tensor], Tensor],
+        forward: Forward,
         x: Tensor,
         y: Tensor,
         index: Tensor,
@@ -150,77 +142,17 @@ class PGD:
         start = ball.random_start(x, key, index, epsilon, self.norm) if self.random_start else x
         return ops.fori_loop(0, self.steps, step, start)
 
-    def _objective(self, y: Tensor, logits: Tensor) -> Tensor:
-        loss = LOSSES[self.loss](y, ops.cast(logits, "float32"))
-        return -loss if self.targeted else loss
-
-    def _search(
-        self,
-        forward: Callable[[Tensor], Tensor],
-        x: Tensor,
-        y: Tensor,
-        index: Tensor,
-        live: Tensor,
-        key: Tensor,
-        epsilon: Tensor,
-        step_size: Tensor,
-        radius: Tensor,
-        steps: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Attack one batch from one start; numbers are arguments, so that none of them compiles anew."""
-
-        def score(x_adv: Tensor) -> tuple[Tensor, Any]:
-            logits = forward(x_adv)
-            loss = self._objective(y, logits)
-            right = ops.argmax(logits, axis=-1) == y
-            return ops.sum(loss), (loss, right if self.targeted else ~right)
-
-        def keep(x_adv: Tensor, loss: Tensor, hit: Tensor, best: Any) -> tuple[Tensor, Tensor, Tensor]:
-            best_x, best_loss, fooled = best
-            better = (hit & ~fooled) | ((hit == fooled) & (loss > best_loss))
-            return _where(better, x_adv, best_x), ops.where(better, loss, best_loss), fooled | hit
-
-        def going(i: Tensor, x_adv: Tensor, *best: Tensor) -> Tensor:
-            return (i < steps) & ops.any(~best[2]) if self.early_stop else i < steps
-
-        def step(i: Tensor, x_adv: Tensor, *best: Tensor) -> tuple[Tensor, ...]:
-            (loss, hit), gradient = backend.value_and_grad(score, x_adv)
-            best = keep(x_adv, loss, hit, best)
-            moved = ball.ascend(x_adv, gradient, step_size, self.norm)
-            moved = ball.project(moved, x, epsilon, self.norm)
-            return i + 1, _where(best[2], x_adv, moved) if self.early_stop else moved, *best
-
-        start = ball.random_start(x, key, index, radius, self.norm)
-        nothing = ops.zeros_like(start[(slice(None), *(0,) * (len(start.shape) - 1))])
-        state = (ops.zeros((), "int32"), start, start, nothing - float("inf"), ~live)
-        _, x_adv, *best = ops.while_loop(going, step, state)
-        _, (loss, hit) = score(x_adv)
-        best_x, best_loss, fooled = keep(x_adv, loss, hit, best)
-        return best_x, fooled, best_loss
-
     @property
     def label(self) -> str:
         """Short name with what tells attacks apart, for example "PGD-40 ×20, margin"."""
-        name = self.name.upper() + (f"-{self.steps}" if self.name != "fgsm" else "")
+        name = {"cw": "C&W"}.get(self.name, self.name.upper()) + (f"-{self.steps}" if self.name != "fgsm" else "")
         name += f" ×{self.restarts}" if self.restarts > 1 else ""
-        details = [self.loss.replace("_", " ")] if self.loss != "cross_entropy" else []
+        plain = {"cw": "margin"}.get(self.name, "cross_entropy")
+        details = [self.loss.replace("_", " ")] if self.loss != plain else []
+        details += [f"κ = {self.kappa:g}"] if math.isfinite(self.kappa) and self.kappa else []
         details += ["L2"] if self.norm == "l2" else []
         details += ["targeted"] if self.targeted else []
         return ", ".join([name, *details])
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the fields."""
-        return asdict(self)
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "PGD":
-        """Return the attack with these fields."""
-        return cls(**config)
-
-
-def _where(rows: Tensor, x: Tensor, otherwise: Tensor) -> Tensor:
-    """Choose whole images by a (batch,) mask."""
-    return ops.where(ops.reshape(rows, (-1,) + (1,) * (len(x.shape) - 1)), x, otherwise)
 
 
 def FGSM(  # noqa: N802 - the field's name
@@ -250,4 +182,30 @@ def BIM(  # noqa: N802 - the field's name
         targeted=targeted,
         early_stop=early_stop,
         name="bim",
+    )
+
+
+def CarliniWagnerLinf(  # noqa: N802 - the field's name
+    epsilon: float,
+    step_size: float,
+    steps: int = 40,
+    kappa: float = 0.0,
+    restarts: int = 1,
+    targeted: bool = False,
+    early_stop: bool = True,
+) -> PGD:
+    """PGD on Carlini & Wagner's loss, as Madry et al. and the ATBLR paper's Table 1 use it ("C&W": κ = 0; "C&W-hc": 50).
+
+    ``min(max_{k≠y} z_k - z_y, κ)`` is raised: with κ > 0 the image moves on until it is wrong by κ.
+    """
+    return PGD(
+        epsilon,
+        step_size,
+        steps,
+        restarts=restarts,
+        loss="margin",
+        kappa=kappa,
+        targeted=targeted,
+        early_stop=early_stop,
+        name="cw",
     )

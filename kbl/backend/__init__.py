@@ -5,8 +5,10 @@
     that does not exist is zero.
 ``compiled(network, kernel)``
     Compiles ``kernel(forward, *arrays)``, where ``forward(x)`` is the network in inference mode. The result is called
-    with the arrays alone and always sees the network's present weights; equal shapes never compile twice. It keeps
-    no reference to the network.
+    with the arrays alone (numbers, arrays, nested dicts of them) and always sees the network's present weights; equal
+    shapes never compile twice. It keeps no reference to the network.
+``COMPILES_SHAPES``
+    Whether each new shape costs a compilation.
 ``with_adversaries(model, step, training, *arguments)``
     Runs Keras' train or test step on the batch that ``model.attacked(data, training)`` returns.
 ``prepare(network)``
@@ -20,14 +22,35 @@ import keras
 _NAME = keras.config.backend()
 
 if _NAME == "torch":
-    from kbl.backend.torch import compiled, devices, prepare, value_and_grad, with_adversaries
+    from kbl.backend.torch import (
+        COMPILES_SHAPES,
+        compiled,
+        devices,
+        prepare,
+        value_and_grad,
+        with_adversaries,
+    )
 elif _NAME == "jax":
-    from kbl.backend.jax import compiled, devices, prepare, value_and_grad, with_adversaries
+    from kbl.backend.jax import (
+        COMPILES_SHAPES,
+        compiled,
+        devices,
+        prepare,
+        value_and_grad,
+        with_adversaries,
+    )
 elif _NAME == "tensorflow":
-    from kbl.backend.tensorflow import compiled, devices, prepare, value_and_grad, with_adversaries
+    from kbl.backend.tensorflow import (
+        COMPILES_SHAPES,
+        compiled,
+        devices,
+        prepare,
+        value_and_grad,
+        with_adversaries,
+    )
 else:
     raise ImportError(
         f"kbl runs on Keras' torch, jax and tensorflow backends. Received: KERAS_BACKEND={_NAME}"
     )
 
-__all__ = ["compiled", "devices", "prepare", "value_and_grad", "with_adversaries"]
+__all__ = ["COMPILES_SHAPES", "compiled", "devices", "prepare", "value_and_grad", "with_adversaries"]

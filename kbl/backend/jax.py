@@ -10,6 +10,9 @@ import keras
 from kbl.typing import Network, Tensor
 
 
+COMPILES_SHAPES = True
+
+
 def value_and_grad(fn: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Any, Tensor]:
     """Return ``(auxiliary, gradient)`` of ``fn: x -> (scalar, auxiliary)`` at x."""
     (_, auxiliary), gradient = jax.value_and_grad(fn, has_aux=True)(x)
@@ -21,14 +24,14 @@ def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]
     alive = weakref.proxy(network)
 
     @jax.jit
-    def run(values: list[Tensor], arrays: tuple[Tensor, ...]) -> Any:
+    def run(values: list[Tensor], arrays: tuple[Any, ...]) -> Any:
         def forward(x: Tensor) -> Tensor:
             with keras.StatelessScope(state_mapping=zip(alive.variables, values, strict=True)):
                 return alive(x, training=False)
 
         return kernel(forward, *arrays)
 
-    def call(*arrays: Tensor) -> Any:
+    def call(*arrays: Any) -> Any:
         # All variables in one order: trainable and non-trainable lists change when a layer is frozen, unseen by jit.
         return run([variable.value for variable in alive.variables], arrays)
 

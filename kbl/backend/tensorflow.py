@@ -10,6 +10,9 @@ import tensorflow as tf
 from kbl.typing import Network, Tensor
 
 
+COMPILES_SHAPES = True
+
+
 def value_and_grad(fn: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Any, Tensor]:
     """Return ``(auxiliary, gradient)`` of ``fn: x -> (scalar, auxiliary)`` at x."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -23,11 +26,11 @@ def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]
     alive = weakref.proxy(network)
 
     @tf.function(autograph=False)
-    def run(*arrays: Tensor) -> Any:
+    def run(*arrays: Any) -> Any:
         return kernel(lambda x: alive(x, training=False), *arrays)
 
-    def call(*arrays: Tensor) -> Any:
-        return run(*(keras.ops.convert_to_tensor(array) for array in arrays))
+    def call(*arrays: Any) -> Any:
+        return run(*keras.tree.map_structure(keras.ops.convert_to_tensor, arrays))
 
     return call
 

@@ -12,6 +12,9 @@ from torch.nn.functional import conv2d, max_pool2d, pad
 from kbl.typing import Network, Tensor
 
 
+COMPILES_SHAPES = False
+
+
 def value_and_grad(fn: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Any, Tensor]:
     """Return ``(auxiliary, gradient)`` of ``fn: x -> (scalar, auxiliary)`` at x."""
     with torch.enable_grad():
@@ -40,12 +43,16 @@ def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]
     alive = weakref.proxy(network)
     prepare(network)
 
-    def call(*arrays: Tensor) -> Any:
+    def call(*arrays: Any) -> Any:
         with torch.no_grad(), _frozen(alive):
-            tensors = (keras.ops.convert_to_tensor(array) for array in arrays)
-            return kernel(lambda x: alive(x, training=False), *tensors)
+            return kernel(lambda x: alive(x, training=False), *keras.tree.map_structure(_to_tensor, arrays))
 
     return call
+
+
+def _to_tensor(value: Any) -> Any:
+    """Leave Python's numbers: as tensors they would cost time and save nothing."""
+    return value if isinstance(value, int | float) else keras.ops.convert_to_tensor(value)
 
 
 def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *data: Any) -> Any:

@@ -7,9 +7,11 @@ from kbl.losses.likelihood import (
     LikelihoodRegularization,
     atblr_adversarial,
     atblr_clean,
+    distance_margin,
     likelihood_regularization,
+    nearest_mean,
 )
-from kbl.losses.margin import DLR, Margin, dlr, margin
+from kbl.losses.margin import DLR, Margin, dlr, margin, targeted_dlr
 
 __all__ = [
     "DLR",
@@ -21,7 +23,10 @@ __all__ = [
     "atblr_adversarial",
     "atblr_clean",
     "cross_entropy",
+    "distance_margin",
     "dlr",
     "likelihood_regularization",
     "margin",
+    "nearest_mean",
+    "targeted_dlr",
 ]

@@ -7,7 +7,7 @@ from keras.losses import Loss
 from keras.saving import register_keras_serializable
 
 from kbl.losses.cross_entropy import cross_entropy
-from kbl.losses.labels import pick, to_indices
+from kbl.losses.labels import largest_other, pick, to_indices
 from kbl.typing import Tensor
 
 
@@ -24,6 +24,42 @@ def likelihood_regularization(y: Tensor, logits: Tensor) -> Tensor:
         (batch,) squared distance, ≥ 0 up to rounding.
     """
     return -2.0 * pick(ops.convert_to_tensor(logits), to_indices(y))
+
+
+def nearest_mean(y: Tensor, logits: Tensor) -> Tensor:
+    """Log-likelihood of the likeliest other class, ``max_{k≠y} -½‖h - μ_k‖²``: how near the nearest wrong mean is.
+
+    Raised by an attack, it moves the feature to where a wrong class is likely and nothing looks unusual.
+
+    Args:
+        y: labels, integers or one-hot.
+        logits: (batch, K) from `kbl.layers.GMMHead`.
+
+    Returns:
+        (batch,) log-likelihood but for a constant, ≤ 0.
+    """
+    return largest_other(ops.convert_to_tensor(logits), to_indices(y))
+
+
+def distance_margin(y: Tensor, logits: Tensor) -> Tensor:
+    """Margin of the distances themselves, ``‖h - μ_y‖ - min_{k≠y} ‖h - μ_k‖``; positive where misclassified.
+
+    `margin` is half the difference of their squares, which grows with the feature's length; this one does not.
+
+    Args:
+        y: labels, integers or one-hot.
+        logits: (batch, K) from `kbl.layers.GMMHead`. The absolute value counts.
+
+    Returns:
+        (batch,) difference in feature units.
+    """
+    logits, indices = ops.convert_to_tensor(logits), to_indices(y)
+    return _distance(pick(logits, indices)) - _distance(largest_other(logits, indices))
+
+
+def _distance(logit: Tensor) -> Tensor:
+    # Rounding may carry a logit above 0, and at 0 the root has no gradient.
+    return ops.sqrt(ops.maximum(-2.0 * logit, 0.0) + 1e-12)
 
 
 def atblr_clean(y: Tensor, logits: Tensor, likelihood_weight: float) -> Tensor:

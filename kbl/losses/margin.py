@@ -54,6 +54,28 @@ def dlr(y: Tensor, logits: Tensor) -> Tensor:
     return (largest_other(logits, indices) - pick(logits, indices)) / spread
 
 
+def targeted_dlr(y: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+    """Targeted DLR, ``-(z_y - z_t) / (z_(1) - ½ (z_(3) + z_(4)))`` (Croce & Hein, arXiv:2003.01690, Eq. 7).
+
+    Args:
+        y: labels, integers or one-hot.
+        logits: (batch, K) any reals, K ≥ 4; a constant added to a row, or its positive scale, changes nothing.
+        target: the class to approach, integers or one-hot.
+
+    Returns:
+        (batch,) loss, positive where the target is likelier than the label.
+
+    Raises:
+        ValueError: there are fewer than four classes.
+    """
+    logits = ops.convert_to_tensor(logits)
+    if logits.shape[-1] < 4:
+        raise ValueError(f"targeted_dlr needs at least 4 classes. Received: logits of shape {tuple(logits.shape)}")
+    top, _ = ops.top_k(logits, 4)
+    spread = top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + 1e-12
+    return (pick(logits, to_indices(target)) - pick(logits, to_indices(y))) / spread
+
+
 @register_keras_serializable(package="kbl")
 class Margin(Loss):
     """`margin` for ``model.compile(loss=…)``."""

@@ -431,24 +431,19 @@ def test_a_fooled_image_is_returned_even_where_its_loss_is_smaller(early_stop: b
     seen: list[Progress] = []
     x_adv = attack(network, images, y, batch_size=8, progress=seen.append)
     assert seen[-1].standing == int((answers(network, x_adv) == y).sum())
-    fooled_at = [p.standing for p in seen if p.done == p.total]
-    assert fooled_at[-1] < fooled_at[0]
+    assert seen[-1].standing < seen[0].standing
 
 
 def test_progress(images) -> None:
     network, y = network_and_labels("dense")
-    standing = int((answers(network, images) == y).sum())
     seen: list[Progress] = []
     x_adv = pgd(restarts=2, epsilon=0.01, step_size=0.001)(
         network, images, y, batch_size=4, progress=seen.append
     )
-    robust = int((answers(network, x_adv) == y).sum())
-    assert seen[0].restart == 0
-    assert seen[-1].restart == 1
-    assert seen[0].total == standing
-    assert seen[-1].done == seen[-1].total
-    assert seen[-1].standing == robust
-    assert [p.done for p in seen if p.restart == 0][-1] == standing
+    assert {p.total for p in seen} == {len(images)}
+    assert [p.done for p in seen] == sorted(p.done for p in seen)
+    assert 0 < seen[0].done < len(images) == seen[-1].done
+    assert seen[0].standing >= seen[-1].standing == int((answers(network, x_adv) == y).sum())
 
 
 # Faults.
@@ -533,7 +528,7 @@ def test_bad_batch_size() -> None:
         ({"norm": "l1"}, "norm must be .*Received: norm='l1'"),
         (
             {"loss": "hinge"},
-            "loss must be one of cross_entropy, margin, dlr, likelihood. Received: loss='hinge'",
+            "loss must be one of cross_entropy, margin, dlr, .*. Received: loss='hinge'",
         ),
     ],
 )

@@ -1,0 +1,243 @@
+"""How an attack meets a user's arrays: checked, batched, compiled, restarted; what is fooled leaves the batch."""
+
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kbl import backend, random
+from kbl.attacks import checks
+from kbl.typing import Network, Tensor
+
+_CHUNK = 20  # steps between looks at who is done
+
+# network -> {kernel's identity: compiled kernel}; goes with the network.
+_COMPILED: "weakref.WeakKeyDictionary[Network, dict[Any, Callable[..., Any]]]" = weakref.WeakKeyDictionary()
+
+
+@dataclass
+class Progress:
+    """How far an attack is: `done` of `total` images' work, and how many images still stand."""
+
+    done: float
+    total: int
+    standing: int
+
+
+@dataclass
+class Outcome:
+    """What an attack found, in NumPy arrays of N.
+
+    Args:
+        x_adv: (N, ...) float32, the best image.
+        fooled: (N,) bool: it is misclassified (targeted: classified as the target).
+        score: (N,) its loss, or minus its distance from a minimum-norm attack; -inf where none was tried.
+        forward: forward passes of single images.
+        backward: backward passes of single images.
+    """
+
+    x_adv: np.ndarray[Any, Any]
+    fooled: np.ndarray[Any, Any]
+    score: np.ndarray[Any, Any]
+    forward: int = 0
+    backward: int = 0
+
+
+def compiled(network: Network, identity: Any, kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the kernel compiled for the network, from an earlier call where there was one with that identity."""
+    kernels = _COMPILED.setdefault(network, {})
+    if identity not in kernels:
+        kernels[identity] = backend.compiled(network, kernel)
+    return kernels[identity]
+
+
+def predict(network: Network, x: np.ndarray[Any, Any], batch_size: int = 256) -> np.ndarray[Any, Any]:
+    """Return the logits of images of any number, (N, K) float32, in inference mode and compiled.
+
+    Args:
+        network: a Keras model that returns logits.
+        x: (N, ...) float32.
+        batch_size: images at a time.
+    """
+    forward = compiled(network, "predict", lambda forward, x: ops.cast(forward(x), "float32"))
+    parts = []
+    for rows in _batches(np.arange(len(x)), batch_size):
+        batch = _fill(x[rows], _size(len(rows), batch_size))
+        parts.append(np.asarray(ops.convert_to_numpy(forward(batch)))[: len(rows)])
+    return np.concatenate(parts) if parts else np.zeros((0, network.output_shape[-1]), "float32")
+
+
+def search(
+    attack: Any,
+    network: Network,
+    x: Tensor,
+    y: Tensor,
+    *,
+    seed: int = 0,
+    batch_size: int = 128,
+    index: Tensor | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    spare_mistakes: bool = True,
+) -> Outcome:
+    """Run an attack (`kbl.attacks.attack.Attack`) on images of any number; see its `__call__`.
+
+    Images that are fooled leave, unless a minimum norm is sought; the others start anew until the starts are used up.
+
+    Raises:
+        ValueError: x, y or the network's outputs are not what `kbl.attacks.checks` expects.
+    """
+    images = checks.images(x)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
+    total = len(images)
+    outcome = Outcome(images.copy(), np.zeros(total, bool), np.full(total, -np.inf, "float32"))
+    if total == 0:
+        return outcome
+    sample = predict(network, images[:8], batch_size)
+    checks.logits(sample)
+    classes = sample.shape[1]
+    if classes < attack.needs:
+        raise ValueError(f"{attack.label} needs at least {attack.needs} classes. Received: {classes} logits")
+    labels = checks.labels(y, total, classes)
+    places = np.arange(total) if index is None else np.asarray(ops.convert_to_numpy(index))
+    if spare_mistakes and not attack.begins_at_image:
+        reached = predict(network, images, batch_size).argmax(axis=1) == labels
+        outcome.fooled = reached if getattr(attack, "targeted", False) else ~reached
+        outcome.forward += total
+    inputs = {"x": images, "y": labels, "index": places.astype("int32")}
+    running = _Search(attack, network, inputs, outcome, batch_size)
+    standing = np.flatnonzero(~outcome.fooled)
+    starts = attack.starts(classes)
+    for restart in range(starts):
+        begun = 0
+        for rows in _batches(standing, batch_size):
+            for share in running.batch(rows, random.key(seed, restart), restart):
+                if progress is not None:
+                    done = (restart + (begun + share * len(rows)) / len(standing)) / starts
+                    progress(Progress(done * total, total, int((~outcome.fooled).sum())))
+            begun += len(rows)
+        if not attack.minimum_norm:
+            standing = standing[~outcome.fooled[standing]]
+        if len(standing) == 0:
+            break
+    if progress is not None:
+        progress(Progress(total, total, int((~outcome.fooled).sum())))
+    return outcome
+
+
+@dataclass
+class _Search:
+    """An attack on its way through the batches; what it finds goes to `outcome`."""
+
+    attack: Any
+    network: Network
+    inputs: dict[str, np.ndarray[Any, Any]]
+    outcome: Outcome
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        attack = self.attack
+        self.numbers = attack.numbers(self.inputs["x"].shape[1:])
+
+        def begin(forward: Any, numbers: Any, state: Any, key: Tensor, restart: Tensor) -> Any:
+            state = {
+                **state,
+                "best": state["x"],
+                "score": ops.zeros_like(state["x"], "float32")[(slice(None), *(0,) * (len(state["x"].shape) - 1))]
+                - float("inf"),
+                "fooled": ops.zeros_like(state["done"]),
+            }
+            return {**state, **attack.with_numbers(numbers).begin(forward, state, key, restart)}
+
+        def advance(forward: Any, numbers: Any, state: Any, key: Tensor, i: Tensor, stop: Tensor) -> Any:
+            traced = attack.with_numbers(numbers)
+
+            def going(i: Tensor, state: Any) -> Tensor:
+                return (i < stop) & ops.any(~state["done"])
+
+            def step(i: Tensor, state: Any) -> Any:
+                return i + 1, {**state, **traced.step(forward, state, i, key)}
+
+            return ops.while_loop(going, step, (i, state))
+
+        def finish(forward: Any, numbers: Any, state: Any) -> Any:
+            return {**state, **attack.with_numbers(numbers).finish(forward, state)}
+
+        self.begin, self.advance, self.finish = (
+            compiled(self.network, (kernel.__name__, *attack.identity), kernel)
+            for kernel in (begin, advance, finish)
+        )
+
+    def batch(self, rows: np.ndarray[Any, Any], key: Tensor, restart: int) -> Iterator[float]:
+        """Attack the images of some rows from one start; yield the share of the steps that is done."""
+        size = _size(len(rows), self.batch_size)
+        state = {name: _fill(array[rows], size) for name, array in self.inputs.items()}
+        state["done"] = np.arange(size) >= len(rows)
+        state = self.begin(self.numbers, state, key, restart)
+        at_begin, at_step, at_end = self.attack.passes
+        self._count(at_begin, len(rows))
+        i, length = 0, self.attack.length
+        while i < length:
+            reached, state = self.advance(self.numbers, state, key, np.int32(i), np.int32(min(i + _CHUNK, length)))
+            taken = int(reached) - i
+            self._count(at_step, taken * len(rows))
+            i += taken
+            left = np.flatnonzero(~_numpy(state["done"])[: len(rows)])
+            if len(left) < len(rows) and (len(left) == 0 or _size(len(left), self.batch_size) < 0.8 * size):
+                self._harvest(state, rows, np.setdiff1d(np.arange(len(rows)), left))
+                rows = rows[left]
+                if len(rows) == 0:
+                    break
+                size = _size(len(rows), self.batch_size)
+                state = _take(state, left, size)
+            yield i / length
+        if len(rows):
+            state = self.finish(self.numbers, state)
+            self._count(at_end, len(rows))
+            self._harvest(state, rows, np.arange(len(rows)))
+        yield 1.0
+
+    def _harvest(self, state: Any, rows: np.ndarray[Any, Any], slots: np.ndarray[Any, Any]) -> None:
+        outcome = self.outcome
+        best, score, fooled = (_numpy(state[name])[slots] for name in ("best", "score", "fooled"))
+        rows = rows[slots]
+        before, found = outcome.fooled[rows], outcome.score[rows]
+        better = (fooled & ~before) | ((fooled == before) & (score > found))
+        outcome.x_adv[rows[better]] = best[better]
+        outcome.score[rows[better]] = score[better]
+        outcome.fooled[rows] |= fooled
+
+    def _count(self, passes: Any, images: int) -> None:
+        self.outcome.forward += passes.forward * images
+        self.outcome.backward += passes.backward * images
+
+
+def _numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
+    return np.asarray(ops.convert_to_numpy(tensor))
+
+
+def _take(state: Any, slots: np.ndarray[Any, Any], size: int) -> Any:
+    """Keep some slots of every tensor, filled up to `size`; what is filled up is done."""
+    places = ops.convert_to_tensor(_fill(slots, size).astype("int32"))
+    state = keras.tree.map_structure(lambda tensor: ops.take(tensor, places, axis=0), state)
+    return {**state, "done": ops.logical_or(state["done"], ops.convert_to_tensor(np.arange(size) >= len(slots)))}
+
+
+def _size(count: int, batch_size: int) -> int:
+    """Return the rows to compute for `count` images: a power of two below a full batch where each shape compiles."""
+    return min(batch_size, 1 << max(count - 1, 0).bit_length()) if backend.COMPILES_SHAPES else count
+
+
+def _batches(rows: np.ndarray[Any, Any], size: int) -> list[np.ndarray[Any, Any]]:
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def _fill(array: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
+    """Repeat the first row until there are `size` rows."""
+    if len(array) == size:
+        return array
+    return np.concatenate([array, np.repeat(array[:1], size - len(array), axis=0)])
