@@ -112,34 +112,100 @@ def evaluate(
     ] = None,
     attack: Annotated[
         list[str] | None,
-        typer.Option("--attack", metavar="NAME:KEY=VALUE,…", help="Such as pgd:steps=40,epsilon=8/255."),
+        typer.Option(
+            "--attack",
+            metavar="NAME:KEY=VALUE,…",
+            help="standard, paper (the run's own attacks), or one such as pgd:steps=40,epsilon=8/255.",
+        ),
     ] = None,
     samples: Annotated[
         int | None, typer.Option("--samples", min=1, help="Only the first test images.")
     ] = None,
+    substitute: Annotated[
+        Path | None,
+        typer.Option("--substitute", metavar="RUN|MODEL", help="Craft black-box attacks on this network."),
+    ] = None,
+    scale: Annotated[
+        float, typer.Option("--scale", help="255 for a model that takes pixels in [0, 255].")
+    ] = 1.0,
+    detect: Annotated[
+        bool, typer.Option("--detect", help="Measure how well likelihood tells adversarial images.")
+    ] = False,
+    reject_below: Annotated[
+        float | None,
+        typer.Option(
+            "--reject-below", metavar="QUANTILE", min=0.0, max=0.999, help="Reject unlikely images."
+        ),
+    ] = None,
+    diagnostics: Annotated[
+        bool, typer.Option("--diagnostics/--no-diagnostics", help="Look for signs that the numbers flatter.")
+    ] = True,
     backend: BackendOption = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the result to a file, too.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an evaluation that was cut off.")
+    ] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Measure the robustness of a trained model, on any backend."""
     from kbl import backend_choice, recipe, run_folder
 
-    attacks = [recipe.attack_from_text(text) for text in attack or ()]
+    attacks = [
+        text if text in ("standard", "paper") else recipe.attack_from_text(text) for text in attack or ()
+    ]
     data = recipe.data_name_from_text(data) if data else None
     if json_file and (json_file.is_dir() or not json_file.parent.is_dir()):
         raise UserError(f"--json: expected a file in a folder that exists, received {json_file}")
     path = run_folder.find_model(model) if model else run_folder.newest_model()
+    substitute = run_folder.find_model(substitute) if substitute else None
     backend = backend_choice.choose(backend)
     if not quiet:
         typer.echo(f"Evaluating {path} (backend: {backend})")
     from kbl import experiment
 
-    result = experiment.evaluate(path, data=data, attacks=attacks, samples=samples, quiet=quiet)
+    try:
+        result = experiment.evaluate(
+            path,
+            data=data,
+            attacks=attacks,
+            samples=samples,
+            scale=scale,
+            substitute=substitute,
+            detect=detect,
+            reject_below=reject_below,
+            diagnostics=diagnostics,
+            records=run_folder.records(path, json_file),
+            resume=resume,
+            quiet=quiet,
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; go on with the same command and --resume") from None
     _show(result)
     if json_file:
         write_text(json_file, json.dumps(result, indent=2) + "\n")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders or evaluation.json files.")],
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page, too.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write a Markdown table, too.")
+    ] = None,
+) -> None:
+    """Compare runs in one table."""
+    from rich.console import Console
+
+    from kbl.report import compare
+
+    comparison = compare(runs)
+    Console().print(comparison.table())
+    if html:
+        write_text(html, comparison.to_html())
+    if markdown:
+        write_text(markdown, comparison.to_markdown())
 
 
 @app.command()
@@ -185,9 +251,10 @@ def _show(result: Mapping[str, Any]) -> None:
     """Print the accuracies of an evaluation and its warnings."""
     from rich.console import Console
 
-    from kbl.report.tables import accuracy_table, warning_texts
+    from kbl.report import evaluation_tables
+    from kbl.report.tables import warning_texts
 
-    Console().print(accuracy_table(result))
+    Console().print(evaluation_tables(result))
     for texts in warning_texts(result):
         typer.echo("Warning: " + " ".join(text for text in texts if text), err=True)
 

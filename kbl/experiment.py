@@ -2,7 +2,7 @@
 
 import json
 import time
-import warnings
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,13 @@ from kbl.data import load as load_data
 from kbl.errors import DivergenceError, UserError
 from kbl.evaluation import Result
 from kbl.files import atomic, write_text
-from kbl.from_recipe import split, to_attack, to_model
+from kbl.from_recipe import split, to_attacks, to_model
+from kbl.layers import has_gmm_head
 from kbl.training import Batches, ProgressBar, Recorder, RobustModel
 
-_GALLERY = 8
+_GALLERY = 8  # images
+_CALIBRATION = 1000  # training images that the threshold of rejection is taken from
+_RECORDS = "evaluation.progress.jsonl"
 
 
 def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
@@ -48,47 +51,80 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
     write_text(described, recipes.to_toml(recipe))
     environment = _environment(recipe, started)
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
-    model = train(recipe, dataset, folder, resume=resume, quiet=quiet)
+    network = train(recipe, dataset, folder, resume=resume, quiet=quiet).network
+    settings = recipe.evaluation
+    substitute = None
+    if settings.substitute is not None:
+        substitute = _train_substitute(recipe, dataset, folder / "substitute", resume=resume, quiet=quiet)
+    records = folder / _RECORDS
     result = _judge(
-        model.network,
-        dataset.x_test[: recipe.evaluation.samples],
-        dataset.y_test[: recipe.evaluation.samples],
-        [(attack.label, to_attack(attack)) for attack in recipe.evaluation.attacks],
+        network,
+        dataset,
+        settings,
+        to_attacks(settings.attacks, gaussian_head=recipe.network.head == "gmm"),
         console,
-        epsilons=recipe.evaluation.epsilons,
-        batch_size=recipe.evaluation.batch_size,
-        seed=recipe.evaluation.seed,
+        substitute=substitute,
+        records=records,
+        resume=resume,
     )
-    _write_gallery(recipe, dataset, model.network, folder)
+    _write_gallery(recipe, dataset, network, folder)
     write_text(folder / "evaluation.json", result.to_json())
     environment = _environment(recipe, started)
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
     report.write(folder)
     Recorder(folder, "").remove_checkpoint()
+    records.unlink(missing_ok=True)
     return result.to_dict()
+
+
+def _train_substitute(
+    recipe: recipes.Recipe, dataset: Any, folder: Path, *, resume: bool, quiet: bool
+) -> Any:
+    """Train the network that black-box attacks are crafted on: the same recipe from another seed."""
+    folder.mkdir(exist_ok=True)
+    training = recipe.training.model_copy(update={"seed": recipe.evaluation.substitute.seed})  # type: ignore[union-attr]
+    changed = recipe.model_copy(update={"training": training})
+    network = train(changed, dataset, folder, resume=resume, quiet=quiet).network
+    network.name = "substitute"
+    return network
 
 
 def evaluate(
     path: Path,
     *,
     data: str | None = None,
-    attacks: list[recipes.Attack] | None = None,
+    attacks: Sequence[recipes.Attack | str] = (),
     samples: int | None = None,
+    scale: float = 1.0,
+    substitute: Path | None = None,
+    detect: bool = False,
+    reject_below: float | None = None,
+    diagnostics: bool = True,
+    records: Path | None = None,
+    resume: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate a run folder or any ``.keras`` file that returns logits; return what ``evaluation.json`` holds.
+    """Evaluate a run folder or any ``.keras`` file; return what ``evaluation.json`` holds.
 
     Args:
         path: a run folder, whose recipe gives what is not given here, or a ``.keras`` file.
         data: data set or ``.npz`` file; needed where there is no run folder.
-        attacks: attacks in place of the recipe's.
+        attacks: attacks in place of the recipe's; "paper" stands for the recipe's own, "standard" for the standard list
+            at the radius that the recipe names.
         samples: first test images only.
+        scale: what the model wants pixels multiplied by: 255 for pixels in [0, 255].
+        substitute: a run folder or ``.keras`` file of a network trained independently, for black-box attacks.
+        detect: measure detection by likelihood.
+        reject_below: quantile of the training images' likelihood below which an image is rejected.
+        diagnostics: look for signs that the evaluation flatters.
+        records: a file that is written after every batch.
+        resume: go on with that file.
         quiet: draw no progress.
 
     Raises:
         UserError: the file is no model that Keras' safe mode loads, or data or attacks are missing or do not fit.
     """
-    settings = recipes.Evaluation()
+    settings, recipe = recipes.Evaluation(), None
     if (path / "recipe.toml").is_file():
         recipe = recipes.load(str(path / "recipe.toml"))
         settings, data = recipe.evaluation, data or recipe.data.name
@@ -96,27 +132,62 @@ def evaluate(
         raise UserError(
             f"{path} comes without a recipe: name its data by --data digits, --data mnist or a .npz file"
         )
-    chosen = attacks or settings.attacks
-    if not chosen:
-        raise UserError(
-            f"{path} comes without attacks: give some by --attack, such as pgd:epsilon=8/255,steps=20"
-        )
-    network = load_network(path / "model.keras" if path.is_dir() else path)
+    chosen = _chosen(path, attacks or ["paper"], recipe)
     dataset = load_data(data)
-    samples = samples or settings.samples
+    changes: dict[str, Any] = {
+        "samples": samples or settings.samples,
+        "diagnostics": diagnostics,
+        "epsilons": (),
+    }
+    changes |= {"detect": detect, "reject_below": reject_below}
     try:
+        network = _load_any(path, dataset, scale)
         result = _judge(
             network,
-            dataset.x_test[:samples],
-            dataset.y_test[:samples],
-            [(attack.label, to_attack(attack)) for attack in chosen],
+            dataset,
+            settings.model_copy(update=changes),
+            to_attacks(chosen, gaussian_head=has_gmm_head(network)),
             Console(quiet=quiet),
-            batch_size=settings.batch_size,
-            seed=settings.seed,
+            substitute=None if substitute is None else _load_any(substitute, dataset, scale),
+            records=records,
+            resume=resume,
         )
     except ValueError as error:
         raise UserError(f"{path} cannot be evaluated on {dataset.name}: {error}") from error
+    if records is not None:
+        records.unlink(missing_ok=True)
     return result.to_dict()
+
+
+def _chosen(
+    path: Path, attacks: Sequence[recipes.Attack | str], recipe: recipes.Recipe | None
+) -> list[recipes.Attack]:
+    """Replace "paper" and "standard" by what the run's recipe makes of them."""
+    found: list[recipes.Attack] = []
+    for attack in attacks:
+        if attack == "paper":
+            if recipe is None or not recipe.evaluation.attacks:
+                raise UserError(
+                    f"{path} comes without attacks: give some by --attack, such as standard:epsilon=8/255"
+                )
+            found += recipe.evaluation.attacks
+        elif attack == "standard":
+            trained = (
+                [] if recipe is None else [getattr(recipe.method, "attack", None), *recipe.evaluation.attacks]
+            )
+            ball: Any = next((each for each in trained if getattr(each, "epsilon", None)), None)
+            if ball is None:
+                raise UserError(f"{path} names no ε: give it by --attack standard:epsilon=8/255")
+            found.append(recipes.Standard(epsilon=ball.epsilon, norm=getattr(ball, "norm", "linf")))
+        else:
+            assert not isinstance(attack, str)
+            found.append(attack)
+    return found
+
+
+def _load_any(path: Path, dataset: Any, scale: float) -> Any:
+    network = load_network(path / "model.keras" if path.is_dir() else path)
+    return evaluation.as_network(network, dataset.x_test, scale=scale)
 
 
 def load_network(path: Path) -> Any:
@@ -170,38 +241,47 @@ def train(
 
 def _judge(
     network: Any,
-    x: Any,
-    y: Any,
-    named: list[tuple[str | None, attacks.PGD]],
+    dataset: Any,
+    settings: recipes.Evaluation,
+    named: list[tuple[str, Any]],
     console: Console,
     **options: Any,
 ) -> Result:
+    """Evaluate as the settings say, with a progress bar."""
+    x, y = dataset.x_test[: settings.samples], dataset.y_test[: settings.samples]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[standing]}"), console=console, transient=True) as bar:
         task = bar.add_task("clean", total=len(x), standing="")
 
         def listen(label: str, state: attacks.Progress) -> None:
-            restart = f" start {state.restart + 1}" if state.restart else ""
-            bar.update(
-                task,
-                description=label + restart,
-                total=state.total,
-                completed=state.done,
-                standing=f"{state.standing} of {len(x)} stand",
-            )
+            standing = f"{state.standing} of {len(x)} stand"
+            bar.update(task, description=label, total=state.total, completed=state.done, standing=standing)
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", attacks.AttackWarning)
-            pairs = [(label or attack.label, attack) for label, attack in named]
-            return evaluation.evaluate(network, x, y, pairs, progress=listen, **options)
+        return evaluation.evaluate(
+            network,
+            x,
+            y,
+            named,
+            epsilons=settings.epsilons,
+            diagnostics=settings.diagnostics,
+            detect=settings.detect,
+            reject_below=settings.reject_below,
+            calibration=dataset.x_train[:_CALIBRATION],
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            progress=listen,
+            **options,
+        )
 
 
 def _write_gallery(recipe: recipes.Recipe, dataset: Any, network: Any, folder: Path) -> None:
     """Save some test images, what the first attack of the evaluation makes of them, and the predictions."""
-    described = [attack for attack in recipe.evaluation.attacks if not attack.targeted]
+    described = [attack for attack in recipe.evaluation.attacks if not getattr(attack, "targeted", False)]
     if not described:
         return
-    attack = to_attack(next((attack for attack in described if attack.name == "pgd"), described[0]))
+    gaussian = recipe.network.head == "gmm"
+    built = [attack for _, attack in to_attacks(described, gaussian_head=gaussian)]
+    attack = next((attack for attack in built if attack.name == "pgd"), built[0])
     x, y = dataset.x_test[:_GALLERY], dataset.y_test[:_GALLERY]
     x_adv = attack(network, x, y, seed=recipe.evaluation.seed)
     arrays: dict[str, Any] = {"x": x, "x_adv": x_adv, "y": y, "class_names": np.asarray(dataset.class_names)}

@@ -1,6 +1,7 @@
 """Recipe to objects: what a recipe describes, built."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -12,12 +13,44 @@ from kbl.errors import UserError
 from kbl.layers import RandomFlipCrop
 from kbl.training import RobustModel
 
+_ATTACKS: dict[str, Any] = {
+    "fgsm": attacks.FGSM,
+    "bim": attacks.BIM,
+    "pgd": attacks.PGD,
+    "cw": attacks.CarliniWagnerLinf,
+    "carlini_wagner": attacks.CarliniWagner,
+    "apgd": attacks.APGD,
+    "fab": attacks.FAB,
+    "square": attacks.Square,
+    "jsma": attacks.JSMA,
+    "lbfgs": attacks.LBFGS,
+    "uniform_noise": attacks.UniformNoise,
+    "gaussian_noise": attacks.GaussianNoise,
+    "autoattack": attacks.AutoAttack,
+}
 
-def to_attack(attack: recipes.Attack) -> attacks.PGD:
+
+def to_attack(attack: recipes.Attack) -> Any:
     """Return the attack that a recipe describes."""
-    kinds: dict[str, Any] = {"fgsm": attacks.FGSM, "bim": attacks.BIM, "pgd": attacks.PGD}
-    built: attacks.PGD = kinds[attack.name](**attack.model_dump(exclude={"name", "label"}))
-    return built
+    return _ATTACKS[attack.name](**attack.model_dump(exclude={"name", "label"}))
+
+
+def to_attacks(described: Iterable[recipes.Attack], *, gaussian_head: bool) -> list[tuple[str, Any]]:
+    """Return labels and attacks; what the recipe calls "standard" becomes `kbl.attacks.standard`.
+
+    Args:
+        described: the recipe's attacks.
+        gaussian_head: whether the network ends with a Gaussian head.
+    """
+    found: list[tuple[str, Any]] = []
+    for attack in described:
+        if attack.name == "standard":
+            several = attacks.standard(attack.epsilon, attack.norm, gaussian_head=gaussian_head)
+            found += [(each.label, each) for each in several]
+        else:
+            built = to_attack(attack)
+            found.append((attack.label or built.label, built))
+    return found
 
 
 def to_method(method: recipes.Method, warmup_steps: int = 0) -> methods.Method:

@@ -1,6 +1,7 @@
 """Where a run's files go, and which earlier run is meant."""
 
 import itertools
+import os
 import re
 import shutil
 from pathlib import Path
@@ -75,6 +76,18 @@ def find_model(path: Path) -> Path:
         return path
     what = "a folder without model.keras" if path.is_dir() else "what does not exist"
     raise UserError(f"{path}: expected a run folder or a .keras file, received {what}")
+
+
+def records(model: Path, json_file: Path | None) -> Path | None:
+    """Return the file that an evaluation writes after every batch; None where it may not write beside the model.
+
+    Args:
+        model: a run folder or a .keras file.
+        json_file: where the result shall go, if the user said so; then the records go beside it.
+    """
+    beside = json_file or (model / "evaluation" if model.is_dir() else model)
+    path = beside.with_name(f"{beside.stem}.progress.jsonl")
+    return path if os.access(path.parent, os.W_OK) else None
 
 
 def _runs_of(name: str, backend: str) -> list[Path]:

@@ -56,8 +56,11 @@ class Experiment(types.ModuleType):
         (folder / "report.html").write_text("")
         return RESULT
 
-    def evaluate(self, path, *, data, attacks, samples, quiet):
+    def evaluate(self, path, *, data, attacks, samples, quiet, **options):
         self.calls.append((path, data, attacks, samples, quiet))
+        self.options = options
+        if self.error:
+            raise self.error
         return RESULT
 
 

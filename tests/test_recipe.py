@@ -96,7 +96,9 @@ def test_every_fault_is_listed():
         "training.epochs": 'expected an integer, received "3"',
         "training.seed": "expected an integer, received true",
         "training.validation_split": "expected a number less than 1, received 1.0",
-        "evaluation.attacks.0.name": 'expected one of "fgsm", "bim", "pgd", received "fsgm", did you mean "fgsm"?',
+        "evaluation.attacks.0.name": 'expected one of "fgsm", "bim", "pgd", "cw", "carlini_wagner", "apgd", '
+        '"fab", "square", "jsma", "lbfgs", "uniform_noise", "gaussian_noise", "autoattack", "standard", '
+        'received "fsgm", did you mean "fgsm"?',
         "method.name": 'needs the Gaussian head; network.head is "dense", set it to "gmm"',
         "evaluation.attacks.0.loss": 'needs the Gaussian head; network.head is "dense", set it to "gmm"',
     }

@@ -17,7 +17,7 @@ from kbl.typing import Network, Tensor
 # What is known of each image of a batch, by name; every tensor has the batch as its first axis. An attack finds
 # x (the clean images), y, index, best, score, fooled and done there, and adds its own.
 State = dict[str, Tensor]
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[..., Tensor]
 
 
 class Passes(NamedTuple):
@@ -43,8 +43,6 @@ class Attack(ABC):
     """Numeric fields that shape the computation, and so do compile anew."""
     unseen: ClassVar[tuple[str, ...]] = ("name",)
     """Other fields that the computation does not see."""
-    needs: ClassVar[int] = 2
-    """The fewest classes that it can work with."""
 
     @abstractmethod
     def begin(self, forward: Forward, state: State, key: Tensor, restart: Tensor) -> State:
@@ -69,6 +67,11 @@ class Attack(ABC):
         return int(getattr(self, "restarts", 1)) * max(targets, 1)
 
     @property
+    def needs(self) -> int:
+        """The fewest classes that it can work with."""
+        return 2
+
+    @property
     def minimum_norm(self) -> bool:
         """Whether the nearest adversarial image is sought: then a fooled image goes on, and `score` is -distance."""
         return False
@@ -78,9 +81,8 @@ class Attack(ABC):
         """Whether the first image that it tries is the clean one, so that a mistake need not be looked for."""
         return False
 
-    @property
-    def passes(self) -> tuple[Passes, Passes, Passes]:
-        """Passes of `begin`, of one `step` and of `finish`."""
+    def passes(self, classes: int) -> tuple[Passes, Passes, Passes]:
+        """Return the passes of `begin`, of one `step` and of `finish` on a network of so many classes."""
         return Passes(0, 0), Passes(1, 1), Passes(0, 0)
 
     def __call__(
@@ -149,7 +151,9 @@ class Attack(ABC):
     @property
     def identity(self) -> tuple[Any, ...]:
         """What tells compiled functions apart: the type and the fields that are no arguments."""
-        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in self.unseen}
+        given = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name not in self.unseen
+        }
         static = {key: value for key, value in given.items() if key in self.static or not _is_number(value)}
         return (type(self), *sorted(static.items()))
 

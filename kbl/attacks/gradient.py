@@ -13,6 +13,7 @@ from kbl.attacks.attack import Attack, Forward, Passes, State, keep
 from kbl.attacks.objective import LOSSES, is_hit, objective
 from kbl.typing import LossName, Norm, Tensor
 
+
 @keras.saving.register_keras_serializable(package="kbl")
 @dataclass(frozen=True)
 class PGD(Attack):
@@ -80,7 +81,9 @@ class PGD(Attack):
 
     def finish(self, forward: Forward, state: State) -> State:
         """Judge the last iterate."""
-        return keep(state, state["x_adv"], *self._score(forward, state, state["x_adv"]), leave=self.early_stop)
+        return keep(
+            state, state["x_adv"], *self._score(forward, state, state["x_adv"]), leave=self.early_stop
+        )
 
     def _score(self, forward: Forward, state: State, x_adv: Tensor) -> tuple[Tensor, Tensor]:
         logits = forward(x_adv)
@@ -103,8 +106,7 @@ class PGD(Attack):
         """Without a random start."""
         return not self.random_start
 
-    @property
-    def passes(self) -> tuple[Passes, Passes, Passes]:
+    def passes(self, classes: int) -> tuple[Passes, Passes, Passes]:
         """One each a step, and one forward to judge the last iterate."""
         return Passes(0, 0), Passes(1, 1), Passes(1, 0)
 
@@ -145,7 +147,9 @@ class PGD(Attack):
     @property
     def label(self) -> str:
         """Short name with what tells attacks apart, for example "PGD-40 ×20, margin"."""
-        name = {"cw": "C&W"}.get(self.name, self.name.upper()) + (f"-{self.steps}" if self.name != "fgsm" else "")
+        name = {"cw": "C&W"}.get(self.name, self.name.upper()) + (
+            f"-{self.steps}" if self.name != "fgsm" else ""
+        )
         name += f" ×{self.restarts}" if self.restarts > 1 else ""
         plain = {"cw": "margin"}.get(self.name, "cross_entropy")
         details = [self.loss.replace("_", " ")] if self.loss != plain else []
@@ -194,7 +198,9 @@ def CarliniWagnerLinf(  # noqa: N802 - the field's name
     targeted: bool = False,
     early_stop: bool = True,
 ) -> PGD:
-    """PGD on Carlini & Wagner's loss, as Madry et al. and the ATBLR paper's Table 1 use it ("C&W": κ = 0; "C&W-hc": 50).
+    """PGD on Carlini & Wagner's loss, as Madry et al. and the ATBLR paper's Table 1 use it.
+
+    "C&W" is κ = 0 and "C&W-hc" κ = 50.
 
     ``min(max_{k≠y} z_k - z_y, κ)`` is raised: with κ > 0 the image moves on until it is wrong by κ.
     """

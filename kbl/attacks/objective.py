@@ -82,4 +82,3 @@ def other_class(y: Tensor, logits: Tensor, rank: Tensor) -> Tensor:
     own = ops.equal(ops.expand_dims(y, 1), ops.expand_dims(ops.arange(classes, dtype="int32"), 0))
     order = ops.argsort(ops.where(own, float("inf"), -ops.cast(logits, "float32")), axis=-1)
     return ops.cast(ops.take(order, ops.mod(rank, classes - 1), axis=1), "int32")
-

@@ -109,7 +109,7 @@ def search(
         outcome.fooled = reached if getattr(attack, "targeted", False) else ~reached
         outcome.forward += total
     inputs = {"x": images, "y": labels, "index": places.astype("int32")}
-    running = _Search(attack, network, inputs, outcome, batch_size)
+    running = _Search(attack, network, inputs, outcome, batch_size, attack.passes(classes))
     standing = np.flatnonzero(~outcome.fooled)
     starts = attack.starts(classes)
     for restart in range(starts):
@@ -138,6 +138,7 @@ class _Search:
     inputs: dict[str, np.ndarray[Any, Any]]
     outcome: Outcome
     batch_size: int
+    passes: Any
 
     def __post_init__(self) -> None:
         attack = self.attack
@@ -147,7 +148,9 @@ class _Search:
             state = {
                 **state,
                 "best": state["x"],
-                "score": ops.zeros_like(state["x"], "float32")[(slice(None), *(0,) * (len(state["x"].shape) - 1))]
+                "score": ops.zeros_like(state["x"], "float32")[
+                    (slice(None), *(0,) * (len(state["x"].shape) - 1))
+                ]
                 - float("inf"),
                 "fooled": ops.zeros_like(state["done"]),
             }
@@ -178,11 +181,13 @@ class _Search:
         state = {name: _fill(array[rows], size) for name, array in self.inputs.items()}
         state["done"] = np.arange(size) >= len(rows)
         state = self.begin(self.numbers, state, key, restart)
-        at_begin, at_step, at_end = self.attack.passes
+        at_begin, at_step, at_end = self.passes
         self._count(at_begin, len(rows))
         i, length = 0, self.attack.length
         while i < length:
-            reached, state = self.advance(self.numbers, state, key, np.int32(i), np.int32(min(i + _CHUNK, length)))
+            reached, state = self.advance(
+                self.numbers, state, key, np.int32(i), np.int32(min(i + _CHUNK, length))
+            )
             taken = int(reached) - i
             self._count(at_step, taken * len(rows))
             i += taken
@@ -224,12 +229,15 @@ def _take(state: Any, slots: np.ndarray[Any, Any], size: int) -> Any:
     """Keep some slots of every tensor, filled up to `size`; what is filled up is done."""
     places = ops.convert_to_tensor(_fill(slots, size).astype("int32"))
     state = keras.tree.map_structure(lambda tensor: ops.take(tensor, places, axis=0), state)
-    return {**state, "done": ops.logical_or(state["done"], ops.convert_to_tensor(np.arange(size) >= len(slots)))}
+    return {
+        **state,
+        "done": ops.logical_or(state["done"], ops.convert_to_tensor(np.arange(size) >= len(slots))),
+    }
 
 
 def _size(count: int, batch_size: int) -> int:
-    """Return the rows to compute for `count` images: a power of two below a full batch where each shape compiles."""
-    return min(batch_size, 1 << max(count - 1, 0).bit_length()) if backend.COMPILES_SHAPES else count
+    """Return the rows to compute for `count` images: where each shape compiles, 8, 16, 32 … below a full batch."""
+    return min(batch_size, max(8, 1 << max(count - 1, 0).bit_length())) if backend.COMPILES_SHAPES else count
 
 
 def _batches(rows: np.ndarray[Any, Any], size: int) -> list[np.ndarray[Any, Any]]:

@@ -4,9 +4,10 @@
     `fn` maps x to ``(scalar, auxiliary)``; returns ``(auxiliary, gradient)``, neither tracked any further. A gradient
     that does not exist is zero.
 ``compiled(network, kernel)``
-    Compiles ``kernel(forward, *arrays)``, where ``forward(x)`` is the network in inference mode. The result is called
-    with the arrays alone (numbers, arrays, nested dicts of them) and always sees the network's present weights; equal
-    shapes never compile twice. It keeps no reference to the network.
+    Compiles ``kernel(forward, *arrays)``, where ``forward(x)`` is the network in inference mode; layers that are random
+    even then draw other numbers for each ``forward(x, draw)``. The result is called with the arrays alone (numbers,
+    arrays, nested dicts of them) and always sees the network's present weights; equal shapes never compile twice. It
+    keeps no reference to the network.
 ``COMPILES_SHAPES``
     Whether each new shape costs a compilation.
 ``with_adversaries(model, step, training, *arguments)``

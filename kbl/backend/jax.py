@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import keras
 
+from kbl.backend.draws import drawn, random_states
 from kbl.typing import Network, Tensor
-
 
 COMPILES_SHAPES = True
 
@@ -22,11 +22,15 @@ def value_and_grad(fn: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tup
 def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Jit ``kernel(forward, *arrays)``; the network's variables reach it as arguments."""
     alive = weakref.proxy(network)
+    states = random_states(network)
 
     @jax.jit
     def run(values: list[Tensor], arrays: tuple[Any, ...]) -> Any:
-        def forward(x: Tensor) -> Tensor:
-            with keras.StatelessScope(state_mapping=zip(alive.variables, values, strict=True)):
+        def forward(x: Tensor, draw: Tensor = 0) -> Tensor:
+            mapping = list(zip(alive.variables, values, strict=True))
+            with keras.StatelessScope(state_mapping=mapping):
+                mapping += drawn(states, draw)
+            with keras.StatelessScope(state_mapping=mapping):
                 return alive(x, training=False)
 
         return kernel(forward, *arrays)

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kbl.backend.draws import fixed, random_states
 from kbl.typing import Network, Tensor
-
 
 COMPILES_SHAPES = True
 
@@ -24,10 +24,15 @@ def value_and_grad(fn: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tup
 def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Trace ``kernel(forward, *arrays)`` into one graph a shape; it reads the variables at each call."""
     alive = weakref.proxy(network)
+    states = random_states(network)
+
+    def forward(x: Tensor, draw: Tensor = 0) -> Tensor:
+        with fixed(states, draw):
+            return alive(x, training=False)
 
     @tf.function(autograph=False)
     def run(*arrays: Any) -> Any:
-        return kernel(lambda x: alive(x, training=False), *arrays)
+        return kernel(forward, *arrays)
 
     def call(*arrays: Any) -> Any:
         return run(*keras.tree.map_structure(keras.ops.convert_to_tensor, arrays))

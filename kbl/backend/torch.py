@@ -9,8 +9,8 @@ import keras
 import torch
 from torch.nn.functional import conv2d, max_pool2d, pad
 
+from kbl.backend.draws import fixed, random_states
 from kbl.typing import Network, Tensor
-
 
 COMPILES_SHAPES = False
 
@@ -27,8 +27,12 @@ def value_and_grad(fn: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tup
 
 @contextmanager
 def _frozen(network: Network) -> Iterator[None]:
-    """Keep autograd from saving what only weight gradients need."""
+    """Keep autograd from saving what only weight gradients need, and each wrapped module's mode as it is."""
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    wrapped = [
+        layer.module for layer in _leaves(network) if isinstance(layer, keras.layers.TorchModuleWrapper)
+    ]
+    modes = [(module, module.training) for whole in wrapped for module in whole.modules()]
     for parameter in learning:
         parameter.requires_grad_(False)
     try:
@@ -36,16 +40,23 @@ def _frozen(network: Network) -> Iterator[None]:
     finally:
         for parameter in learning:
             parameter.requires_grad_(True)
+        for module, training in modes:
+            module.training = training
 
 
 def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Run ``kernel(forward, *arrays)`` with frozen weights and no graph but those that it asks for."""
     alive = weakref.proxy(network)
     prepare(network)
+    states = random_states(network)
+
+    def forward(x: Tensor, draw: Tensor = 0) -> Tensor:
+        with fixed(states, draw):
+            return alive(x, training=False)
 
     def call(*arrays: Any) -> Any:
         with torch.no_grad(), _frozen(alive):
-            return kernel(lambda x: alive(x, training=False), *keras.tree.map_structure(_to_tensor, arrays))
+            return kernel(forward, *keras.tree.map_structure(_to_tensor, arrays))
 
     return call
 

@@ -1,142 +1,231 @@
-"""Robust accuracy: the pointwise worst case over attacks."""
+"""Robust accuracy: the pointwise worst case over attacks, and whether it can be trusted."""
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
-from kbl.attacks import PGD, AttackWarning, Progress, checks, predict
+from kbl.attacks import AttackWarning, predict, standard
+from kbl.evaluation.detection import EVASIVE, ORDINARY, detection, detection_attacks, rejection
+from kbl.evaluation.diagnostics import Evidence, diagnose
+from kbl.evaluation.judge import Judge, Listener, start
+from kbl.evaluation.ledger import Ledger, fingerprint
+from kbl.evaluation.probes import Probes, probe
 from kbl.evaluation.result import AttackResult, Result
 from kbl.evaluation.versions import versions
-from kbl.typing import Network, Tensor
+from kbl.layers import has_gmm_head
+from kbl.typing import Network, Norm, Tensor
 
-Listener = Callable[[str, Progress], None]
+_PROBED = 128  # images
 
 
 def evaluate(
     network: Network,
     x: Tensor,
     y: Tensor,
-    attacks: Iterable[PGD | tuple[str, PGD]],
+    attacks: Iterable[Any] | Literal["standard"] = "standard",
     *,
+    epsilon: float | None = None,
+    norm: Norm = "linf",
     epsilons: Sequence[float] = (),
+    substitute: Network | None = None,
+    diagnostics: bool = True,
+    detect: bool = False,
+    reject_below: float | None = None,
+    calibration: Tensor | None = None,
     batch_size: int = 256,
     seed: int = 0,
     progress: Listener | None = None,
+    records: Path | None = None,
+    resume: bool = False,
 ) -> Result:
-    """Measure a network's accuracy on clean images and under attacks.
+    """Measure a network's accuracy on clean images and under attacks, and look for signs that it flatters.
 
-    A clean mistake counts as a mistake and is not attacked. Each attack tries every image that is right unattacked;
-    an image is robust when all attacks leave it right. Images are predicted again from what the attacks return. A
-    targeted attack aims at the likeliest wrong class of the clean image.
+    A clean mistake counts as a mistake and is not attacked. Each attack tries every image that is right unattacked (the
+    parts of `AutoAttack`: what the earlier parts left); an image is robust when all attacks with an ε leave it right.
+    Images are predicted again from what the attacks return. A targeted attack aims at the likeliest wrong class of the
+    clean image.
 
     Args:
-        network: any Keras model that returns logits.
+        network: any Keras model that returns logits; see `as_network` for others.
         x: (N, ...) floats in [0, 1].
         y: (N,) labels, or (N, K) one-hot.
-        attacks: attacks, or pairs of a label and an attack.
+        attacks: attacks, or pairs of a label and an attack; "standard" is `kbl.attacks.standard`: AutoAttack and, where
+            the head is Gaussian, attacks made for it.
+        epsilon: radius of "standard"; for everything else, and by default, that of the first attack that has one.
+        norm: norm of "standard".
         epsilons: radii of the curve of robust accuracy against ε; taken with the first attack of more than one step,
             its step size scaled along.
+        substitute: a network trained independently; the attacks by gradients are crafted on it, too, and scored on this
+            one (black box).
+        diagnostics: run `kbl.evaluation.diagnostics`, which costs some passes over 128 images.
+        detect: measure how well log-likelihood tells adversarial images; needs a Gaussian head.
+        reject_below: quantile of the scores of known clean images below which an image is rejected; implies `detect`.
+        calibration: the known images, (M, ...) floats in [0, 1]; best training images. Default: x.
         batch_size: images at a time.
-        seed: seed of the random starts.
-        progress: called with a label and a `Progress` after each batch.
+        seed: seed of the random numbers.
+        progress: called with a label and a `Progress` every few steps.
+        records: a file that is written after every batch.
+        resume: go on with the file of records; the result is the same as without a break.
 
     Returns:
         The `Result`.
 
     Raises:
-        ValueError: x, y or the network's outputs are not as expected.
+        ValueError: x, y, the network's outputs or the arguments are not as expected.
+        UserError: the file of records is of another evaluation.
     """
     started = time.perf_counter()
-    named = [_named(attack) for attack in attacks]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", AttackWarning)
-        images = checks.images(x)
-        logits = predict(network, images, batch_size)
-        checks.logits(logits)
-        labels = checks.labels(y, len(images), logits.shape[1])
-        right = logits.argmax(axis=1) == labels
-        targets = np.where(np.eye(logits.shape[1], dtype=bool)[labels], -np.inf, logits).argmax(axis=1)
-
-        def survivors(label: str, attack: PGD) -> Any:
-            stands = right.copy()
-            rows = np.flatnonzero(right)
-            aims = (targets if attack.targeted else labels)[rows].astype("int32")
-            listen = None if progress is None else lambda state: progress(label, state)
-            x_adv = attack(network, images[rows], aims, seed=seed, batch_size=batch_size, progress=listen)
-            stands[rows] = predict(network, x_adv, batch_size).argmax(axis=1) == labels[rows]
-            return stands
-
-        robust = right.copy()
-        results = []
-        for label, attack in named:
-            before = time.perf_counter()
-            stands = survivors(label, attack)
-            robust &= stands
-            seconds = time.perf_counter() - before
-            parameters = {key: value for key, value in asdict(attack).items() if key != "name"}
-            results.append(AttackResult(attack.name, label, parameters, float(stands.mean()), seconds))
-        curve = []
-        strongest = next((attack for _, attack in named if attack.steps > 1 and attack.epsilon), None)
-        if strongest is not None:
-            for epsilon in epsilons:
-                step_size = strongest.step_size * epsilon / strongest.epsilon
-                weaker = replace(strongest, epsilon=epsilon, step_size=step_size)
-                accuracy = float(survivors(f"ε = {epsilon:.3g}", weaker).mean())
-                curve.append({"epsilon": epsilon, "accuracy": accuracy})
-    misleading = []
-    for entry in caught:
-        if issubclass(entry.category, AttackWarning):
-            misleading.append(str(entry.message))
-        else:
-            warnings.warn_explicit(entry.message, entry.category, entry.filename, entry.lineno)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AttackWarning)  # a diagnostic says the same
+        images, labels, logits = start(network, x, y, batch_size)
+        named = _named(attacks, epsilon, norm, network)
+        epsilon, norm = _ball([attack for _, attack in named], epsilon, norm)
+        if detect or reject_below is not None:
+            named += _detection(network, epsilon, norm, reject_below)
+        described = [(label, attack.name, attack.get_config()) for label, attack in named]
+        weights = [np.asarray(weight) for weight in network.get_weights()]
+        settings = [described, seed, batch_size, keras.config.backend(), versions()["kbl"], list(epsilons)]
+        ledger = Ledger(records, fingerprint(images, labels, *weights, settings), resume)
+        judge = Judge(network, images, labels, logits, ledger, batch_size, seed, progress)
+        tried = [judge.attack(str(n), label, attack) for n, (label, attack) in enumerate(named)]
+        results = [result for result, _ in tried]
+        trials = {label: trial for (label, _), (_, trial) in zip(named, tried, strict=True)}
+        transfer = None if substitute is None else _transfer(judge, substitute, named, epsilon, norm)
+        curve = _curve(judge, named, epsilons)
+        probes = _probes(judge, epsilon, norm) if diagnostics else None
+        found, checks = diagnose(
+            Evidence(
+                logits,
+                judge.right,
+                results,
+                float(judge.robust.mean()),
+                float(judge.robust_rounded.mean()),
+                transfer["robust"] if transfer else None,
+                probes,
+            )
+        )
+        detected = rejected = None
+        top = logits.max(axis=1).astype(float)
+        if ORDINARY in trials:
+            fools = {
+                label: trials[label].top[judge.right & ~trials[label].stands] for label in (ORDINARY, EVASIVE)
+            }
+            detected = detection(top, fools)
+        if reject_below is not None:
+            known = top
+            if calibration is not None:
+                known = predict(network, np.asarray(calibration, "float32"), batch_size).max(axis=1)
+            words = f"{len(known):,} {'known' if calibration is not None else 'of these same'} clean images"
+            under_attack = {
+                label: (trials[label].stands, trials[label].top)
+                for label, attack in named
+                if getattr(attack, "epsilon", None) is not None
+            }
+            rejected = rejection(reject_below, known, words, top, judge.right, under_attack)
     return Result(
         backend=keras.config.backend(),
         examples=len(images),
-        clean=float(right.mean()),
-        robust=float(robust.mean()),
+        clean=float(judge.right.mean()),
+        robust=float(judge.robust.mean()),
         attacks=results,
-        warnings=_warnings(misleading, results),
+        warnings=found,
+        checks=checks,
+        transfer=transfer,
+        detection=detected,
+        rejection=rejected,
         versions=versions(),
         epsilon_curve=curve,
         seconds=time.perf_counter() - started,
     )
 
 
-def _named(attack: PGD | tuple[str, PGD]) -> tuple[str, PGD]:
-    return attack if isinstance(attack, tuple) else (attack.label, attack)
+def _named(attacks: Any, epsilon: float | None, norm: Norm, network: Network) -> list[tuple[str, Any]]:
+    if attacks == "standard":
+        if epsilon is None:
+            raise ValueError('attacks="standard" needs an epsilon, in pixel units of [0, 1]')
+        attacks = standard(epsilon, norm, gaussian_head=has_gmm_head(network))
+    elif isinstance(attacks, str):
+        raise ValueError(f'attacks must be a list of attacks or "standard". Received: attacks={attacks!r}')
+    return [entry if isinstance(entry, tuple) else (entry.label, entry) for entry in attacks]
 
 
-def _warnings(messages: list[str], results: list[AttackResult]) -> list[dict[str, str]]:
-    """Return the warnings caught, once each, and those that the numbers give cause for."""
-    found = [
-        {"name": "probabilities", "message": message, "remedy": "Evaluate the network without its softmax."}
-        for message in dict.fromkeys(messages)
+def _ball(attacks: list[Any], epsilon: float | None, norm: Norm) -> tuple[float | None, Norm]:
+    """Return the ball given, or that of the first attack that has one."""
+    for attack in attacks:
+        if getattr(attack, "epsilon", None) and hasattr(attack, "norm") and epsilon is None:
+            return attack.epsilon, attack.norm
+    return epsilon, norm
+
+
+def _detection(
+    network: Network, epsilon: float | None, norm: Norm, quantile: float | None
+) -> list[tuple[str, Any]]:
+    if quantile is not None and not 0 <= quantile < 1:
+        raise ValueError(f"reject_below must be in [0, 1). Received: reject_below={quantile}")
+    if not has_gmm_head(network):
+        raise ValueError("Detection by likelihood needs a network that ends with kbl.layers.GMMHead")
+    if epsilon is None:
+        raise ValueError("Detection needs an epsilon, or an attack that has one")
+    return list(detection_attacks(epsilon, norm))
+
+
+def _transfer(
+    judge: Judge, substitute: Network, named: list[tuple[str, Any]], epsilon: float | None, norm: Norm
+) -> dict[str, Any]:
+    """Craft on the substitute with every attack by gradients, to the last step; score on the network."""
+    crafting = [
+        (label, replace(attack, early_stop=False))
+        for label, attack in named
+        if hasattr(attack, "early_stop") and attack.name not in ("detection", "adaptive")
     ]
-    by_ball: dict[Any, dict[str, float]] = {}
-    for result in results:
-        given = result.parameters
-        if given["steps"] > 1 and not given["targeted"]:
-            by_loss = by_ball.setdefault((given["norm"], given["epsilon"]), {})
-            by_loss[given["loss"]] = min(by_loss.get(given["loss"], 1.0), result.accuracy)
-    gaps = [
-        by_loss["cross_entropy"] - by_loss[other]
-        for by_loss in by_ball.values()
-        for other in ("margin", "dlr")
-        if {"cross_entropy", other} <= by_loss.keys()
-    ]
-    if max(gaps, default=0.0) > 0.02:
-        gap = 100 * max(gaps)
-        found.append(
-            {
-                "name": "cross_entropy_weaker",
-                "message": f"PGD on cross-entropy is {gap:.1f} points weaker than on the logit margin: "
-                "the loss hides gradients from the attack.",
-                "remedy": "Judge by the worst case, and attack with margin or DLR losses and more restarts.",
-            }
-        )
-    return found
+    if not crafting and epsilon is not None:
+        pairs = standard(epsilon, norm)[0].parts(judge.logits.shape[1])[:1]
+        crafting = [(attack.label, replace(attack, early_stop=False)) for attack in pairs]
+    robust = judge.right.copy()
+    results: list[AttackResult] = []
+    for number, (label, attack) in enumerate(crafting):
+        trial = judge.trial(f"transfer.{number}", f"{label} (substitute)", attack, judge.right, substitute)
+        robust &= trial.stands
+        results.append(replace(judge.result(label, attack, trial), worst=float(robust.mean())))
+    logits = predict(substitute, judge.images, judge.batch_size)
+    return {
+        "substitute": substitute.name,
+        "clean": float((logits.argmax(axis=1) == judge.labels).mean()),
+        "robust": float(robust.mean()),
+        "attacks": [asdict(result) for result in results],
+    }
+
+
+def _curve(judge: Judge, named: list[tuple[str, Any]], epsilons: Sequence[float]) -> list[dict[str, float]]:
+    strongest = next((a for _, a in named if getattr(a, "steps", 0) > 1 and getattr(a, "epsilon", 0)), None)
+    if strongest is None:
+        return []
+    curve = []
+    for number, epsilon in enumerate(epsilons):
+        changes = {"epsilon": epsilon}
+        if hasattr(strongest, "step_size"):
+            changes["step_size"] = strongest.step_size * epsilon / strongest.epsilon
+        weaker = replace(strongest, **changes)
+        trial = judge.trial(f"curve.{number}", f"ε = {epsilon:.3g}", weaker, judge.right)
+        curve.append({"epsilon": epsilon, "accuracy": float(trial.stands.mean())})
+    return curve
+
+
+def _probes(judge: Judge, epsilon: float | None, norm: Norm) -> Probes | None:
+    rows = np.flatnonzero(judge.right)[:_PROBED]
+    if len(rows) == 0:
+        return None
+    radius = epsilon or 8 / 255
+    record = judge.ledger.record(
+        "probes",
+        lambda: asdict(
+            probe(judge.network, judge.images[rows], judge.labels[rows], radius, norm, judge.seed)
+        ),
+    )
+    return Probes(**record)

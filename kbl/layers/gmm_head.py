@@ -95,7 +95,8 @@ def features_and_head(network: Network) -> tuple[Any, GMMHead]:
     Raises:
         ValueError: the network is not a Sequential or Functional model that ends with a `GMMHead`.
     """
-    if not has_gmm_head(network) or getattr(network, "inputs", None) is None:
+    last = getattr(network, "layers", [None])[-1]
+    if not isinstance(last, GMMHead) or getattr(network, "inputs", None) is None:
         raise ValueError(
             "Expected a Sequential or Functional network with an Input, whose last layer is kbl.layers.GMMHead. "
             f"Received: {network}"
@@ -107,5 +108,6 @@ def features_and_head(network: Network) -> tuple[Any, GMMHead]:
 
 
 def has_gmm_head(network: Network) -> bool:
-    """Tell whether the network's last layer is a `GMMHead`."""
-    return any(isinstance(layer, GMMHead) for layer in getattr(network, "layers", ())[-1:])
+    """Tell whether the network's last layer, or that of the model that is its last layer, is a `GMMHead`."""
+    last = getattr(network, "layers", ())[-1:]
+    return any(isinstance(layer, GMMHead) or has_gmm_head(layer) for layer in last)

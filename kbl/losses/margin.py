@@ -70,7 +70,9 @@ def targeted_dlr(y: Tensor, logits: Tensor, target: Tensor) -> Tensor:
     """
     logits = ops.convert_to_tensor(logits)
     if logits.shape[-1] < 4:
-        raise ValueError(f"targeted_dlr needs at least 4 classes. Received: logits of shape {tuple(logits.shape)}")
+        raise ValueError(
+            f"targeted_dlr needs at least 4 classes. Received: logits of shape {tuple(logits.shape)}"
+        )
     top, _ = ops.top_k(logits, 4)
     spread = top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + 1e-12
     return (pick(logits, to_indices(target)) - pick(logits, to_indices(y))) / spread

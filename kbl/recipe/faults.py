@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin
 from pydantic import ValidationError
 
 from kbl.errors import UserError
-from kbl.recipe.schema import Section
+from kbl.recipe.fields import Section
 
 
 class Fault(NamedTuple):

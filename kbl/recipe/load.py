@@ -8,9 +8,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from kbl.recipe.attacks import Attack
 from kbl.recipe.faults import Fault, RecipeError, from_validation
+from kbl.recipe.fields import DataName
 from kbl.recipe.packaged import find
-from kbl.recipe.schema import Attack, DataName, Recipe, head_faults
+from kbl.recipe.schema import Recipe, head_faults
 
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -1,95 +1,23 @@
 """What a recipe may say: its sections, their keys, ranges and defaults."""
 
-from fractions import Fraction
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
-Backend: TypeAlias = Literal["torch", "jax", "tensorflow"]
-
-
-def _expected(what: str) -> PydanticCustomError:
-    return PydanticCustomError("expected", "Input should be {expected}", {"expected": what})
-
-
-def _to_number(value: Any) -> Any:
-    """Turn a fraction such as "8/255" into a float; leave other numbers as they are."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return value
-    try:
-        return float(Fraction(*map(Fraction, value.split("/"))))
-    except (AttributeError, TypeError, ValueError, ArithmeticError):
-        raise _expected('a number or a fraction such as "8/255"') from None
-
-
-def _check_data_name(name: str) -> str:
-    if name in ("digits", "mnist") or name.endswith(".npz"):
-        return name
-    raise _expected("'digits', 'mnist' or a path ending in '.npz'")
-
-
-def _check_name(name: str) -> str:
-    if name.replace("-", "").replace(".", "").replace("_", "").isalnum() and name[0] != ".":
-        return name
-    raise _expected("letters, digits and any of . _ - (it names the run's folder)")
-
-
-Number = Annotated[float, BeforeValidator(_to_number)]
-NonNegative = Annotated[Number, Field(ge=0)]
-Positive = Annotated[Number, Field(gt=0)]
-Fraction01 = Annotated[Number, Field(ge=0, lt=1)]
-# Strict: neither true nor "5" is an integer, and neither 1 nor "yes" is a flag.
-Count = Annotated[int, Field(ge=1, strict=True)]
-CountFromZero = Annotated[int, Field(ge=0, strict=True)]
-Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
-Flag = Annotated[bool, Field(strict=True)]
-DataName = Annotated[str, AfterValidator(_check_data_name)]
-Name = Annotated[str, AfterValidator(_check_name)]
-
-
-class Section(BaseModel):
-    """A table of the recipe: immutable, and an unknown key is a fault."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class _Gradient(Section):
-    label: str | None = None  # shown in tables
-    epsilon: NonNegative
-    norm: Literal["linf", "l2"] = "linf"
-    loss: Literal["cross_entropy", "margin", "dlr", "likelihood"] = "cross_entropy"
-    targeted: Flag = False
-
-
-class FGSM(_Gradient):
-    """One step of the fast gradient sign method."""
-
-    name: Literal["fgsm"] = "fgsm"
-
-
-class _Iterative(_Gradient):
-    steps: Count
-    # 2.5 ε / steps crosses the ball with room to spare (Madry et al. 2018); any step will do where ε = 0.
-    step_size: Positive = Field(default_factory=lambda given: 2.5 * given["epsilon"] / given["steps"] or 1.0)
-    early_stop: Flag = True
-
-
-class BIM(_Iterative):
-    """The basic iterative method: steps from the clean image."""
-
-    name: Literal["bim"] = "bim"
-
-
-class PGD(_Iterative):
-    """Projected gradient descent: steps from random places in the ball, the worst restart counts."""
-
-    name: Literal["pgd"] = "pgd"
-    restarts: Count = 1
-    random_start: Flag = True
-
-
-Attack = Annotated[FGSM | BIM | PGD, Field(discriminator="name")]
+from kbl.recipe.attacks import Attack, TrainingAttack
+from kbl.recipe.fields import (
+    Backend,
+    Count,
+    CountFromZero,
+    DataName,
+    Flag,
+    Fraction01,
+    Name,
+    NonNegative,
+    Positive,
+    Section,
+    Seed,
+)
 
 
 class Augmentation(Section):
@@ -127,7 +55,7 @@ class Natural(Section):
 
 
 class _Adversarial(Section):
-    attack: Attack
+    attack: TrainingAttack
     batch_norm: Literal["joint", "separate"] = "joint"
     crafting_mode: Literal["inference", "training"] = "inference"
 
@@ -167,6 +95,12 @@ class Training(Section):
     epsilon_warmup_epochs: NonNegative = 0.0  # ε and the step size grow linearly over so many epochs
 
 
+class Substitute(Section):
+    """A network trained as the recipe says but from another seed, to craft black-box attacks on."""
+
+    seed: Seed
+
+
 class Evaluation(Section):
     """How robustness is measured."""
 
@@ -175,6 +109,12 @@ class Evaluation(Section):
     batch_size: Count = 256
     seed: Seed = 0
     epsilons: tuple[NonNegative, ...] = ()  # the curve of robust accuracy against ε
+    diagnostics: Flag = True
+    detect: Flag = False  # how well log-likelihood tells adversarial images
+    reject_below: Fraction01 | None = (
+        None  # quantile of training images' scores below which an image is rejected
+    )
+    substitute: Substitute | None = None
 
 
 class Recipe(Section):
@@ -208,7 +148,14 @@ def head_faults(recipe: Any) -> list[tuple[str, str]]:
     for index, attack in enumerate(attacks if isinstance(attacks, list | tuple) else ()):
         losses[f"evaluation.attacks.{index}.loss"] = _get(attack, "loss")
     needy = ["method.name"] if _get(recipe, "method", "name") == "atblr" else []
-    needy += [key for key, loss in losses.items() if loss == "likelihood"]
+    needy += [
+        key for key, loss in losses.items() if loss in ("likelihood", "nearest_mean", "distance_margin")
+    ]
+    needy += [
+        f"evaluation.{key}"
+        for key in ("detect", "reject_below")
+        if _get(recipe, "evaluation", key) not in (None, False)
+    ]
     return [(key, 'needs the Gaussian head; network.head is "dense", set it to "gmm"') for key in needy]
 
 

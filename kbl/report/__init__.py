@@ -1,6 +1,20 @@
 """Pictures, tables and the HTML page of a run: read from its folder, never computed again."""
 
+from kbl.report.comparison import Comparison, compare
 from kbl.report.html import write
-from kbl.report.tables import accuracy_markdown, accuracy_table, wilson_interval
+from kbl.report.intervals import wilson_interval
+from kbl.report.markdown import accuracy_markdown
+from kbl.report.notebook import evaluation_figure, evaluation_html
+from kbl.report.tables import accuracy_table, evaluation_tables
 
-__all__ = ["accuracy_markdown", "accuracy_table", "wilson_interval", "write"]
+__all__ = [
+    "Comparison",
+    "accuracy_markdown",
+    "accuracy_table",
+    "compare",
+    "evaluation_figure",
+    "evaluation_html",
+    "evaluation_tables",
+    "wilson_interval",
+    "write",
+]

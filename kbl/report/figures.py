@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from kbl.report.evaluation import entries, example_count, section
 from kbl.report.folder import Columns, RunFolder
 from kbl.report.formatting import count, number, percent, radius
 from kbl.report.gallery import gallery
-from kbl.report.plots import epsilon_curve, likelihood_curves, training_curves
-from kbl.report.tables import example_count
+from kbl.report.likelihood_plots import likelihood_curves, likelihood_histogram
+from kbl.report.plots import epsilon_curve, training_curves
 
 _DRAWN = ("loss", "clean_accuracy", "adversarial_accuracy")
 
@@ -29,11 +30,44 @@ class Picture:
 def pictures(run: RunFolder) -> dict[str, Picture | None]:
     """Return every picture a report may have, by its file name; None where the run has no data."""
     return {
+        "detection": _detection(run),
         "training": _training(run.history),
         "likelihood": _likelihood(run.batches) or _likelihood(run.history),
         "gallery": _gallery(run),
         "epsilon": _epsilon(run),
     }
+
+
+def _detection(run: RunFolder) -> Picture | None:
+    found = section(run.evaluation or {}, "detection")
+    histogram = section(found, "histogram")
+    edges = _numbers(histogram.get("edges"))
+    series = {str(label): _numbers(values) for label, values in section(histogram, "series").items()}
+    clean = _numbers(histogram.get("clean"))
+    if len(edges) < 2 or any(len(values) != len(edges) - 1 for values in (clean, *series.values())):
+        return None
+    score = str(found.get("score") or "score")
+    told = [f"{label} {100 * _overlap(clean, values):.0f} %" for label, values in series.items()]
+    return Picture(
+        likelihood_histogram(edges, clean, series, score),
+        "Detection by likelihood",
+        "Where a curve of attacked images lies over that of the clean ones, the score tells nothing of the attack. "
+        "Each curve is the share of its own images; the outermost bins hold what lies beyond.",
+        f"Histograms of the {score} of clean and attacked images. Shared area with the clean ones: "
+        f"{', '.join(told) or 'no attack'}.",
+    )
+
+
+def _numbers(values: object) -> np.ndarray[Any, np.dtype[np.float64]]:
+    listed = values if isinstance(values, list) else []
+    return np.array([number(value) for value in listed], dtype=np.float64)
+
+
+def _overlap(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> float:
+    """Return the area that two histograms share, between 0 and 1."""
+    if not (left.sum() > 0 and right.sum() > 0):
+        return 0.0
+    return float(np.minimum(left / left.sum(), right / right.sum()).sum())
 
 
 def _training(history: Columns) -> Picture | None:
@@ -94,7 +128,7 @@ def _gallery(run: RunFolder) -> Picture | None:
 
 def _epsilon(run: RunFolder) -> Picture | None:
     evaluation = run.evaluation or {}
-    points = [_point(point) for point in evaluation.get("epsilon_curve") or []]
+    points = [_point(point) for point in entries(evaluation, "epsilon_curve")]
     points = [point for point in points if all(np.isfinite(list(point.values())))]
     if not points:
         return None

@@ -61,22 +61,31 @@ def read(folder: Path) -> RunFolder:
     known = ("recipe.toml", "environment.json", "history.csv", "evaluation.json")
     if not any((folder / name).is_file() for name in known):
         raise UserError(f"{folder} holds no run: expected one of {', '.join(known)}.")
-    recipe_path = folder / "recipe.toml"
-    recipe_text = _text(recipe_path) if recipe_path.is_file() else ""
-    try:
-        recipe = tomllib.loads(recipe_text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{recipe_path} is not valid TOML: {error}.") from error
+    recipe_text, recipe = read_recipe(folder)
     return RunFolder(
         path=folder.resolve(),
         recipe_text=recipe_text,
         recipe=recipe,
-        environment=_read_json(folder / "environment.json") or {},
-        evaluation=_read_json(folder / "evaluation.json"),
+        environment=read_json(folder / "environment.json") or {},
+        evaluation=read_json(folder / "evaluation.json"),
         history=_read_columns(folder / "history.csv"),
         batches=_read_columns(folder / "batches.csv"),
         gallery=_read_gallery(folder / "gallery.npz"),
     )
+
+
+def read_recipe(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Return the text of a folder's recipe and what it says, both empty where there is none.
+
+    Raises:
+        UserError: If it is not TOML.
+    """
+    path = folder / "recipe.toml"
+    text = _text(path) if path.is_file() else ""
+    try:
+        return text, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}.") from error
 
 
 def _text(path: Path) -> str:
@@ -86,7 +95,12 @@ def _text(path: Path) -> str:
         raise UserError(f"{path} is not UTF-8 text: {error}.") from error
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object that a JSON file holds, or None where there is no file.
+
+    Raises:
+        UserError: If it holds anything else.
+    """
     if not path.is_file():
         return None
     try:

@@ -27,6 +27,11 @@ def percent_range(low: float, high: float) -> str:
     return f"{100 * low:.1f}–{100 * high:.1f} %"
 
 
+def decimals(value: float) -> str:
+    """Write a number with three decimals: `0.712`."""
+    return f"{value:.3f}" if math.isfinite(value) else MISSING
+
+
 def radius(epsilon: float) -> str:
     """Write a radius in pixel units of [0, 1]: `0.3` as it is, `0.0313725` as `8/255`."""
     if not math.isfinite(epsilon):
@@ -38,9 +43,34 @@ def radius(epsilon: float) -> str:
     return f"{epsilon:.4g}"
 
 
+def norm_symbol(norm: str) -> str:
+    """Write the name of a norm: `l2` is `ℓ2`; one that is not known stays as it is."""
+    return {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1", "l0": "ℓ0"}.get(norm, norm)
+
+
+def distance(value: float, norm: str) -> str:
+    """Write how far an image was moved: `ℓ2 0.83`, `ℓ∞ 8/255`."""
+    if math.isinf(value):
+        return f"{norm_symbol(norm)} ∞"
+    size = radius(value) if norm == "linf" or math.isnan(value) else f"{value:.3g}"
+    return f"{norm_symbol(norm)} {size}"
+
+
+def passes(forward: float, backward: float) -> str:
+    """Write the mean number of passes through the network: `1,040 + 1,000`."""
+    if not (math.isfinite(forward) and math.isfinite(backward)):
+        return MISSING
+    return " + ".join(f"{n:.1f}" if n < 10 and n % 1 else count(n) for n in (forward, backward))
+
+
 def count(value: float) -> str:
     """Write a whole number with its thousands set apart: `10,000`."""
     return f"{value:,.0f}" if math.isfinite(value) else MISSING
+
+
+def counted(value: int, noun: str) -> str:
+    """Write a number with its noun: `1 check`, `13 checks`."""
+    return f"{count(value)} {noun}{'' if value == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

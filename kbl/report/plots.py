@@ -1,17 +1,16 @@
-"""The pictures of a run. Each function takes plain data and returns a matplotlib `Figure`."""
+"""Pictures of accuracy and loss. Each function takes plain data and returns a matplotlib `Figure`."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
 from kbl.report.formatting import radius
-from kbl.report.style import ADVERSARIAL, CLEAN, INK, Floats, legend, line, styled
-from kbl.report.tables import wilson_interval
+from kbl.report.intervals import wilson_interval
+from kbl.report.style import ADVERSARIAL, CLEAN, INK, float_columns, legend, line, styled
 
 
 @styled
@@ -24,7 +23,7 @@ def training_curves(history: Mapping[str, ArrayLike]) -> Figure:
     Raises:
         ValueError: If there is no `epoch`.
     """
-    columns = _floats(history)
+    columns = float_columns(history)
     if "epoch" not in columns:
         raise ValueError(f"`history` needs the column `epoch`. Received: {sorted(columns)}")
     figure = Figure(figsize=(9, 3.4))
@@ -41,56 +40,6 @@ def training_curves(history: Mapping[str, ArrayLike]) -> Figure:
     for axes in (accuracy, loss):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         legend(axes)
-    return figure
-
-
-@styled
-def likelihood_curves(runs: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
-    """Draw L_lkd of clean data and of adversarial examples while training: Fig. 3, a panel for each run.
-
-    The likelihood regularization of Eq. 6, ‖h(x) - μ_y‖² averaged over a batch; larger means less
-    likely. A curve of 200 values or more is drawn faintly, and its moving mean over 1 % of it
-    strongly.
-
-    Args:
-        runs: Maps the title of a panel to columns `clean_lkd`, `adversarial_lkd` (either may be
-            absent), and `step` or else `epoch`.
-
-    Raises:
-        ValueError: If there is no run, or one has neither `step` nor `epoch`.
-
-    References:
-        Adversarial Training with Bi-directional Likelihood Regularization for Visual
-        Classification, Section 4.3.
-    """
-    if not runs:
-        raise ValueError("`runs` needs at least one run. Received: none")
-    figure = Figure(figsize=(max(9, 4.5 * len(runs)), 3.4))
-    panels = figure.subplots(1, len(runs), sharex=True, sharey=True, squeeze=False)[0]
-    drawn: list[Floats] = []
-    for axes, (title, run) in zip(panels, runs.items(), strict=True):
-        columns = _floats(run)
-        key = "step" if "step" in columns else "epoch"
-        if key not in columns:
-            raise ValueError(f"Run {title!r} needs `step` or `epoch`. Received: {sorted(columns)}")
-        for name, label, color in (
-            ("adversarial_lkd", "adversarial examples", ADVERSARIAL),
-            ("clean_lkd", "clean data", CLEAN),
-        ):
-            if name in columns:
-                drawn.append(_smoothed_line(axes, columns[key], columns[name], label, color))
-        axes.set(title=title, xlabel="iteration" if key == "step" else "epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-        legend(axes)
-    values = np.concatenate([*drawn, np.empty(0)])
-    is_wide = values.size > 0 and values.min() > 0 and values.max() > 100 * values.min()
-    if is_wide:
-        panels[0].set_yscale("log")
-    else:
-        panels[0].set_ylim(bottom=0)
-    scale = " (log scale)" if is_wide else ""
-    panels[0].set_ylabel(r"$\mathcal{L}_{lkd}$" + scale, fontsize=13)
     return figure
 
 
@@ -137,29 +86,3 @@ def epsilon_curve(
     axes.yaxis.set_major_formatter(PercentFormatter(symbol="", decimals=0))
     legend(axes)
     return figure
-
-
-def _floats(columns: Mapping[str, ArrayLike]) -> dict[str, Floats]:
-    return {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
-
-
-def _smoothed_line(axes: Axes, x: Floats, y: Floats, label: str, color: str) -> Floats:
-    """Draw a curve, a long one faintly and smoothed on top; return the values of the strong line."""
-    finite = np.isfinite(x) & np.isfinite(y)
-    x, y = x[finite], y[finite]
-    window = len(y) // 100
-    if window < 2:
-        line(axes, x, y, label, color, "-")
-        return y
-    smooth = moving_mean(y, window)
-    kept = slice(None, None, math.ceil(len(y) / 2000))
-    axes.plot(x[kept], y[kept], color=color, linewidth=0.6, alpha=0.3)
-    axes.plot(x[kept], smooth[kept], color=color, label=f"{label} (end: {smooth[-1]:.3g})")
-    return smooth[kept]
-
-
-def moving_mean(values: Floats, window: int) -> Floats:
-    """Return the mean over `window` values around each; at the ends, over those that are there."""
-    ones = np.ones(window)
-    total: Floats = np.convolve(values, ones, "same")
-    return total / np.convolve(np.ones_like(values), ones, "same")

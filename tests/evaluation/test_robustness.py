@@ -1,5 +1,6 @@
 """The judge: worst case over attacks, its JSON, and what makes it warn."""
 
+import functools
 import json
 import math
 import warnings
@@ -11,9 +12,12 @@ from keras import layers, ops
 
 import kbl
 from kbl.attacks import BIM, FGSM
-from kbl.evaluation import Result, evaluate, versions
+from kbl.evaluation import Result, versions
 
 SPREAD = 16
+
+# These toys are no sound networks; tests/evaluation/test_diagnostics.py is about that.
+evaluate = functools.partial(kbl.evaluate, diagnostics=False)
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -123,13 +127,27 @@ def test_json_round_trip(result, tmp_path) -> None:
 def test_json_keys(result) -> None:
     """What others read: a new key may come, none of these may go."""
     content = json.loads(result.to_json())
-    assert content["schema"] == 1
+    assert content["schema"] == 2
     assert content["backend"] == keras.config.backend()
     assert (content["examples"], content["clean"], content["robust"]) == (4, 0.75, 0.25)
     keys = {"schema", "backend", "examples", "clean", "robust", "attacks", "warnings", "versions"}
+    keys |= {"checks", "transfer", "detection", "rejection", "intervals"}
     assert set(content) == keys | {"epsilon_curve", "seconds"}
+    assert content["intervals"]["clean"] == pytest.approx([0.30, 0.95], abs=0.01)  # Wilson's for 3 of 4
     for attack in content["attacks"]:
-        assert set(attack) == {"name", "label", "parameters", "accuracy", "seconds"}
+        keys = {
+            "name",
+            "label",
+            "parameters",
+            "accuracy",
+            "seconds",
+            "attacked",
+            "worst",
+            "forward",
+            "backward",
+        }
+        assert set(attack) == keys | {"distance", "parts"}
+        assert (attack["attacked"], attack["forward"] > attack["backward"] > 0) == (3, True)
         assert attack["seconds"] > 0
     assert content["attacks"][1]["parameters"] == {
         "epsilon": 0.25,
@@ -139,6 +157,7 @@ def test_json_keys(result) -> None:
         "random_start": False,
         "norm": "l2",
         "loss": "cross_entropy",
+        "kappa": None,
         "targeted": False,
         "early_stop": True,
     }
@@ -150,9 +169,20 @@ def test_json_keys(result) -> None:
     assert content["seconds"] > sum(attack["seconds"] for attack in content["attacks"])
 
 
-@pytest.mark.parametrize("schema", [None, 2, "1"])
+def test_the_first_schema_is_read(result) -> None:
+    content = {
+        key: value
+        for key, value in result.to_dict().items()
+        if key in ("backend", "examples", "clean", "robust")
+    }
+    attack = {"name": "pgd", "label": "PGD", "parameters": {}, "accuracy": 0.5, "seconds": 1.0}
+    found = Result.from_dict({**content, "schema": 1, "attacks": [attack]})
+    assert (found.robust, found.attacks[0].accuracy, found.attacks[0].parts) == (0.25, 0.5, [])
+
+
+@pytest.mark.parametrize("schema", [None, 3, "1"])
 def test_another_schema_is_refused(result, schema) -> None:
-    with pytest.raises(ValueError, match=rf"Expected schema 1\. Received: schema={schema!r}"):
+    with pytest.raises(ValueError, match=rf"Expected schema 2\. Received: schema={schema!r}"):
         Result.from_dict({**result.to_dict(), "schema": schema})
 
 
@@ -188,7 +218,7 @@ def test_a_saturated_cross_entropy_is_warned_of(loss) -> None:
     assert found.robust == 0.0
     (warning,) = found.warnings
     assert warning["name"] == "cross_entropy_weaker"
-    assert "100.0 points weaker" in warning["message"]
+    assert "100.0 points higher" in warning["message"]
     assert evaluate(linear(1.0), X2, Y2, [BIM(**radius), other]).warnings == []
 
 

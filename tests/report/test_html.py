@@ -2,12 +2,13 @@ import json
 import subprocess
 import sys
 from base64 import b64decode
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from html_page import Page
 
+from kbl import files
 from kbl.errors import UserError
 from kbl.report import html, write
 from kbl.report.folder import read
@@ -49,41 +50,8 @@ EVALUATION = {
 HISTORY = "epoch,loss,clean_accuracy,clean_lkd,adversarial_lkd,val_loss\n1,2,0.5,9,9,\n2,1,0.75,4,6,\n"
 
 
-class Page(HTMLParser):
-    """What the tests ask of a page."""
-
-    VOID = frozenset({"meta", "img", "line", "circle"})
-
-    def __init__(self, path):
-        super().__init__()
-        self.tags, self.open, self.headings, self.cells, self.text = [], [], [], [], ""
-        self.source = path.read_text(encoding="utf-8")
-        self.feed(self.source)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-        if tag == "tr":
-            self.cells.append([])
-        if tag in ("th", "td"):
-            self.cells[-1].append("")
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-        if "h2" in self.open:
-            self.headings.append(data)
-        if {"th", "td"} & set(self.open):
-            self.cells[-1][-1] += data
-
-    def attributes(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
+def text_of(path):
+    return path.read_text(encoding="utf-8")
 
 
 def save(folder, **contents):
@@ -133,7 +101,7 @@ def written(tmp_path_factory):
 
 
 def test_the_page_has_every_section(written):
-    page = Page(written)
+    page = Page(text_of(written))
     assert (written.parent.name, written.name) == ("run", "report.html")
     assert page.headings == [
         "Accuracy",
@@ -154,14 +122,14 @@ def test_the_page_has_every_section(written):
 
 
 def test_the_headline_gives_three_numbers_with_their_intervals(written):
-    text = Page(written).text
+    text = Page(text_of(written)).text
     assert "Clean accuracy90.0 %95 % interval 88.0–91.7 %" in text
     assert "Robust accuracy40.0 %worst case of 2 attacks95 % interval 37.0–43.1 %" in text
     assert "Test examples1,000" in text
 
 
 def test_the_table_has_rows_and_scopes(written):
-    page = Page(written)
+    page = Page(text_of(written))
     rows = [[cell for cell in row if cell] for row in page.cells]
     assert ["Clean", "90.0 %", "88.0–91.7 %"] in rows
     assert ["FGSM", "0.2", "60.0 %", "56.9–63.0 %", "1.0 s"] in rows
@@ -172,7 +140,7 @@ def test_the_table_has_rows_and_scopes(written):
 
 
 def test_the_pictures_are_in_the_page_and_beside_it(written):
-    page = Page(written)
+    page = Page(text_of(written))
     inside = [
         b64decode(image["src"].removeprefix("data:image/png;base64,")) for image in page.attributes("img")
     ]
@@ -187,7 +155,7 @@ def test_the_pictures_are_in_the_page_and_beside_it(written):
 
 
 def test_the_page_needs_nothing_from_elsewhere(written):
-    page = Page(written)
+    page = Page(text_of(written))
     assert "http://" not in page.source
     assert "https://" not in page.source
     assert "url(" not in page.source
@@ -209,7 +177,7 @@ def test_what_others_wrote_is_escaped(tmp_path):
         | {"attacks": [attack], "warnings": [evil, {"name": evil, "message": evil, "remedy": evil}]},
     )
     save_gallery(folder, names=(evil, "$\\bad{mathematics"))
-    page = Page(write(folder))
+    page = Page(text_of(write(folder)))
     assert "script" not in {tag for tag, _ in page.tags}
     assert page.text.count(evil) >= 10
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
@@ -217,7 +185,7 @@ def test_what_others_wrote_is_escaped(tmp_path):
 
 def test_warnings_are_told_with_what_to_do(run):
     warnings = [{"name": "Masking", "message": "Gradients vanish.", "remedy": "attack more"}, "As text."]
-    page = Page(write(save(run, evaluation=EVALUATION | {"warnings": warnings})))
+    page = Page(text_of(write(save(run, evaluation=EVALUATION | {"warnings": warnings}))))
     assert page.headings[0] == "2 warnings: read before quoting these numbers"
     assert "Masking Gradients vanish. What to do: attack more" in page.text
     assert "As text." in page.text
@@ -225,7 +193,7 @@ def test_warnings_are_told_with_what_to_do(run):
 
 
 def test_without_attacks_robustness_is_not_measured(run):
-    page = Page(write(save(run, evaluation=EVALUATION | {"attacks": [], "robust": 0.9})))
+    page = Page(text_of(write(save(run, evaluation=EVALUATION | {"attacks": [], "robust": 0.9}))))
     assert "Robust accuracy—not measured: no attack was run" in page.text
     assert "Worst case" not in page.text
 
@@ -233,7 +201,7 @@ def test_without_attacks_robustness_is_not_measured(run):
 def test_values_that_are_not_numbers_become_dashes(run):
     attack = {"name": "pgd", "label": "PGD", "parameters": {"epsilon": None}, "accuracy": float("nan")}
     evaluation = {"examples": None, "clean": float("nan"), "robust": None, "attacks": [attack]}
-    page = Page(write(save(run, evaluation=evaluation, history="epoch,loss\n1,nan\n")))
+    page = Page(text_of(write(save(run, evaluation=evaluation, history="epoch,loss\n1,nan\n"))))
     assert "Clean accuracy—" in page.text
     assert "Robust accuracy—under one attack" in page.text
     assert "nan" not in page.text.lower()
@@ -241,7 +209,7 @@ def test_values_that_are_not_numbers_become_dashes(run):
 
 
 def test_a_run_that_was_only_trained_says_so(tmp_path):
-    page = Page(write(save(tmp_path / "only-trained", history=HISTORY)))
+    page = Page(text_of(write(save(tmp_path / "only-trained", history=HISTORY))))
     assert page.headings == ["Training", "Likelihood of the features"]
     assert "only-trained" in page.text
     assert "This run has not been evaluated" in page.text
@@ -251,7 +219,7 @@ def test_a_run_that_was_only_trained_says_so(tmp_path):
 def test_the_curve_over_iterations_goes_before_the_one_over_epochs(run):
     before = write(run) and (run / "figures" / "likelihood.png").read_bytes()
     save(run, batches="step,clean_lkd,adversarial_lkd,loss\n1,50,60,3\n2,20,33,2\n")
-    assert "clean 20, adversarial 33" in Page(write(run)).attributes("img")[1]["alt"]
+    assert "clean 20, adversarial 33" in Page(text_of(write(run))).attributes("img")[1]["alt"]
     assert (run / "figures" / "likelihood.png").read_bytes() != before
 
 
@@ -277,11 +245,11 @@ def test_a_write_that_fails_keeps_the_former_page(run, monkeypatch):
     def fail(source, target):
         raise OSError("disk full")
 
-    monkeypatch.setattr(html.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write(save(run, evaluation=EVALUATION | {"clean": 0.1}))
     assert (run / "report.html").read_bytes() == former
-    assert not list(run.rglob("*.tmp"))
+    assert not [path for path in run.rglob(".*")]
 
 
 def test_the_same_run_gives_the_same_bytes(run):
@@ -340,3 +308,71 @@ def test_the_room_needs_neither_keras_nor_pyplot():
     root = Path(html.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def whole(tmp_path, evaluation):
+    """Return the page of a run whose evaluation has every section."""
+    return write(save(tmp_path / "run", evaluation=evaluation))
+
+
+def test_the_page_of_the_second_schema_has_its_sections(whole):
+    page = Page(text_of(whole))
+    assert page.headings == [
+        "13 checks, 1 warning: read before quoting these numbers",
+        "Accuracy",
+        "Black box",
+        "Detection by likelihood",
+        "Rejection",
+        "Accuracy against ε",
+        "Environment",
+    ]
+    assert "worst case of 5 attacks" in page.text  # the minimum-norm attack is none of them
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    told = {name for _, a in page.tags for name in (a.get("aria-labelledby"), a.get("aria-describedby"))}
+    assert told - {None} <= set(ids)
+
+
+def test_its_tables_have_parts_distances_and_passes(whole):
+    page = Page(text_of(whole))
+    rows = [[cell for cell in row if cell] for row in page.cells]
+    part = ["FAB-T-100 ×9", "0.15", "100", "1", "70.6 %", "65.7–75.0 %", "1,810 + 900", "44.1 s"]
+    assert part in rows
+    assert {"class": "depth-1", "scope": "row"} in page.attributes("th")
+    assert ["C&W L2", "1,000", "median ℓ2 0.831", "5,400 + 5,391", "3 min 25 s"] in rows
+    assert ["PGD-40 ×5", "0.15", "40", "5", "85.0 %", "80.9–88.3 %", "131 + 128", "4.2 s"] in rows
+    assert ["APGD, likely and wrong", "0.541", "93.0 %", "353"] in rows
+    accuracy = [width for row, width in zip(page.cells, page.widths, strict=True) if len(row) > 4]
+    assert set(accuracy) == {9}
+
+
+def test_the_histogram_is_a_picture_of_its_own(whole):
+    alt = Page(text_of(whole)).attributes("img")[0]["alt"]
+    assert alt.startswith("Histograms of the max log-likelihood of clean and attacked images.")
+    assert "APGD-CE, all steps 2" in alt
+    assert (whole.parent / "figures" / "detection.png").read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize(
+    "histogram", [None, {"edges": [0, 1], "clean": [1, 2], "series": {}}, {"edges": "x"}, {"edges": [0, 1]}]
+)
+def test_a_histogram_that_does_not_fit_is_left_out(tmp_path, evaluation, histogram):
+    evaluation["detection"]["histogram"] = histogram
+    page = Page(text_of(write(save(tmp_path / "run", evaluation=evaluation))))
+    assert len(page.attributes("img")) == 1
+    assert "Detection by likelihood" in page.headings
+
+
+def test_the_checks_are_named_and_those_that_fired_marked(whole):
+    page = Page(text_of(whole))
+    assert "The 13 checks" in page.text
+    assert "adaptive stronger (fired)" in page.text
+    assert "half precision\n" in page.text
+
+
+def test_checks_of_which_none_fired_are_told(tmp_path, evaluation):
+    page = Page(text_of(write(save(tmp_path / "run", evaluation=evaluation | {"warnings": []}))))
+    assert page.headings[0] == "Accuracy"
+    assert "13 checks, none fired." in page.text
+    assert "(fired)" not in page.text

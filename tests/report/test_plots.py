@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 
 from kbl.report.gallery import RIGHT, WRONG, difference_factor, gallery
-from kbl.report.plots import epsilon_curve, likelihood_curves, moving_mean, training_curves
-from kbl.report.style import ADVERSARIAL, CLEAN, STYLE
+from kbl.report.likelihood_plots import likelihood_curves, likelihood_histogram, moving_mean
+from kbl.report.plots import epsilon_curve, training_curves
+from kbl.report.style import ADAPTIVE, ADVERSARIAL, CLEAN, STYLE
 
 pytestmark = pytest.mark.once
 
@@ -126,6 +127,32 @@ def test_likelihood_curves_need_a_run_and_its_steps():
         likelihood_curves({})
     with pytest.raises(ValueError, match="Run 'a' needs `step` or `epoch`"):
         likelihood_curves({"a": {"clean_lkd": [1]}})
+
+
+def test_likelihood_histogram_draws_shares_of_each_ones_own_images():
+    series = {"ordinary": [4, 4, 0], "evasive": [0, 1, 1]}
+    (axes,) = likelihood_histogram([-3, -2, -1, 0], [1, 1, 2], series, "score").axes
+    filled, *steps = axes.patches
+    assert filled.get_fill()
+    assert [step.get_label() for step in steps] == ["clean images", "ordinary", "evasive"]
+    assert_allclose([step.get_data().values for step in steps], [[25, 25, 50], [50, 50, 0], [0, 50, 50]])
+    assert_allclose(steps[0].get_data().edges, [-3, -2, -1, 0])
+    colors = [to_hex(step.get_edgecolor(), keep_alpha=False).upper() for step in steps]
+    assert colors == [CLEAN, ADVERSARIAL, ADAPTIVE]
+    assert len({step.get_linestyle() for step in steps[1:]}) == 2  # told apart without colour, too
+    assert axes.get_xlabel() == "score"
+
+
+def test_likelihood_histogram_of_an_attack_that_fooled_none_is_flat():
+    (axes,) = likelihood_histogram([0, 1], [3], {"none": [0]}).axes
+    assert_allclose(axes.patches[-1].get_data().values, [0])
+
+
+def test_likelihood_histogram_needs_a_value_for_each_bin():
+    with pytest.raises(
+        ValueError, match=r"'a' needs one value for each of the 2 bins. Received: shape \(3,\)"
+    ):
+        likelihood_histogram([0, 1, 2], [1, 1], {"a": [1, 2, 3]})
 
 
 def test_moving_mean_uses_what_is_there_at_the_ends():

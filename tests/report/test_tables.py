@@ -3,8 +3,7 @@ import math
 import pytest
 from rich.console import Console
 
-from kbl.report import accuracy_markdown, accuracy_table, wilson_interval
-from kbl.report.formatting import count, duration, number, percent, percent_range, radius
+from kbl.report import accuracy_markdown, accuracy_table, evaluation_tables, wilson_interval
 
 pytestmark = pytest.mark.once
 
@@ -93,94 +92,68 @@ def test_without_an_attack_no_robustness_is_claimed(attacks):
 def test_what_is_not_a_number_is_a_dash():
     lines = shown({"examples": None, "clean": math.nan, "robust": None, "attacks": [{"name": "pgd"}]})
     assert "Clean —" in lines
-    assert "pgd — —" in lines
+    assert "pgd —" in lines  # no time is known of any attack: no such column
     assert "Worst case per example —" in lines
 
 
-def table_of(markdown):
-    lines = [line for line in markdown.splitlines() if line.startswith("|")]
-    return [
-        [cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if not line.startswith("|:")
-    ]
+def printed(renderable, width):
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get().splitlines()
 
 
-def test_markdown_puts_runs_side_by_side():
-    pgd = EVALUATION["attacks"][1]
-    other = {"examples": 100, "clean": 0.5, "robust": 0.25, "attacks": [pgd | {"accuracy": 0.25}]}
-    assert table_of(accuracy_markdown({"ATBLR": EVALUATION, "AT": other})) == [
-        ["Attack", "ε", "Steps", "Restarts", "ATBLR (N = 1,000)", "AT (N = 100)"],
-        ["Clean", "", "", "", "90.0 % (88.0–91.7 %)", "50.0 % (40.4–59.6 %)"],
-        ["FGSM", "8/255", "", "", "60.0 % (56.9–63.0 %)", "—"],
-        ["PGD [targeted]", "8/255", "1,000", "2", "45.0 % (41.9–48.1 %)", "25.0 % (17.5–34.3 %)"],
-        ["Worst case per example", "8/255", "", "", "40.0 % (37.0–43.1 %)", "25.0 % (17.5–34.3 %)"],
-    ]
+EVERY_COLUMN = "Attack ε Steps Restarts Accuracy 95 % interval Passes Time"
 
 
-def test_markdown_keeps_attacks_that_look_alike_and_those_of_later_runs_above_the_worst_case():
-    twice = EVALUATION | {"attacks": [EVALUATION["attacks"][0]] * 2}
-    other = EVALUATION | {"attacks": [{"label": "new", "accuracy": 0.4}]}
-    labels = [row[0] for row in table_of(accuracy_markdown({"a": twice, "b": other}))[1:]]
-    assert labels[:4] == ["Clean", "FGSM", "FGSM", "new"]
+def heading(lines):
+    return next(line for line in lines if line.strip().startswith("Attack")).split()
 
 
-def test_markdown_worst_cases_at_different_radii_do_not_share_a_row():
-    far = EVALUATION | {"attacks": [{"label": "FGSM", "parameters": {"epsilon": 0.3}, "accuracy": 0.4}]}
-    rows = table_of(accuracy_markdown({"a": EVALUATION, "b": far}))
-    assert [row[1] for row in rows if row[0].startswith("Worst")] == ["8/255", "0.3"]
-
-
-def test_markdown_escapes_pipes_and_tells_the_warnings():
-    evaluation = EVALUATION | {
-        "warnings": [{"name": "Masking", "message": "gradients vanish.", "remedy": "attack more"}, "plain"]
-    }
-    text = accuracy_markdown({"a|b": evaluation})
-    assert "| a\\|b (N = 1,000) |" in text
-    assert "**Warning** (a|b): Masking: gradients vanish. What to do: attack more" in text
-    assert "**Warning** (a|b): plain" in text
-
-
-def test_a_norm_other_than_linf_is_named():
-    attack = {"label": "PGD", "parameters": {"epsilon": 0.5, "norm": "l2"}, "accuracy": 0.4}
-    rows = table_of(accuracy_markdown({"a": EVALUATION | {"attacks": [attack]}}))
-    assert rows[2][:2] == ["PGD", "0.5 (ℓ2)"]
+def test_100_columns_hold_every_column_and_no_line_is_longer(evaluation):
+    lines = printed(evaluation_tables(evaluation), 100)
+    assert max(map(len, lines)) <= 100
+    assert heading(lines) == EVERY_COLUMN.split()
+    assert not any("…" in line for line in lines)
 
 
 @pytest.mark.parametrize(
-    ("epsilon", "text"),
+    ("width", "left"),
     [
-        (0.3, "0.3"),
-        (0.2, "0.2"),
-        (0.0, "0"),
-        (8 / 255, "8/255"),
-        (0.031372550874948502, "8/255"),
-        (0.5, "0.5"),
-        (0.0123, "0.0123"),
-        (math.nan, "—"),
+        (90, "Attack ε Steps Restarts Accuracy 95 % interval Time"),
+        (80, "Attack ε Steps Restarts Accuracy 95 % interval"),
+        (60, "Attack ε Accuracy 95 % interval"),
+        (46, "Attack Accuracy 95 % interval"),
     ],
 )
-def test_radius(epsilon, text):
-    assert radius(epsilon) == text
+def test_a_narrow_terminal_leaves_columns_out_one_by_one(evaluation, width, left):
+    lines = printed(accuracy_table(evaluation), width)
+    assert heading(lines) == left.split()
+    assert max(map(len, lines)) <= width
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0.0 s"),
-        (59.94, "59.9 s"),
-        (59.96, "1 min 00 s"),
-        (200.4, "3 min 20 s"),
-        (3600, "1 h 00 min"),
-        (18_120, "5 h 02 min"),
-        (math.nan, "—"),
-    ],
-)
-def test_duration(seconds, text):
-    assert duration(seconds) == text
+def test_parts_are_indented_under_their_attack_and_a_nearest_distance_stands_for_accuracy(evaluation):
+    lines = printed(accuracy_table(evaluation), 100)
+    named = [line for line in lines if "0." in line]
+    whole = next(place for place, line in enumerate(named) if line.startswith(" AutoAttack standard"))
+    assert named[whole + 1].startswith("   APGD-100, CE ")
+    assert " ".join(named[whole + 1].split()) == "APGD-100, CE 0.15 100 1 72.5 % 67.7–76.9 % 61 + 60 18.2 s"
+    nearest = next(line for line in lines if "C&W" in line)
+    assert " ".join(nearest.split()) == "C&W L2 1,000 median ℓ2 0.831 5,400 + 5,391 3 min 25 s"
 
 
-def test_other_numbers():
-    assert (percent(0.84321), percent(math.inf)) == ("84.3 %", "—")
-    assert (percent_range(0.1, 0.25), percent_range(math.nan, 1)) == ("10.0–25.0 %", "—")
-    assert (count(10_000), count(math.nan)) == ("10,000", "—")
-    assert (number(2), number("0.5")) == (2.0, 0.5)
-    assert all(math.isnan(number(value)) for value in (None, "x", "", [1], math.nan))
+def test_the_caption_explains_and_counts_the_checks(evaluation):
+    text = " ".join(" ".join(printed(accuracy_table(evaluation), 100)).split())
+    assert "indented: what was left right after each part" in text
+    assert text.endswith("13 checks, 1 warning")
+
+
+def test_the_terminal_shows_every_section_that_there_is(evaluation):
+    text = " ".join(" ".join(printed(evaluation_tables(evaluation), 100)).split())
+    for title in ("Black box", "Detection by likelihood", "Rejection"):
+        assert title in text
+    assert "APGD, likely and wrong 0.541 93.0 % 353" in text
+    assert "Clean: accepted and right 94.0 % 5.0 %" in text
+    plain = " ".join(printed(evaluation_tables(EVALUATION), 100))
+    assert "Accuracy" in plain
+    assert not {"Black", "Detection", "Rejection"} & set(plain.split())

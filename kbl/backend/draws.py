@@ -1,0 +1,33 @@
+"""Networks that are random at inference: one set of random numbers for each draw, and none used up."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+from keras import ops
+
+from kbl.typing import Network, Tensor
+
+
+def random_states(network: Network) -> list[Any]:
+    """Return the states of the network's `keras.random.SeedGenerator`s."""
+    return [variable for variable in network.variables if variable.name == "seed_generator_state"]
+
+
+def drawn(states: list[Any], draw: Tensor) -> list[tuple[Any, Tensor]]:
+    """Return pairs for `keras.StatelessScope`: each state moved on for the draw, by more than a pass uses."""
+    return [
+        (state, ops.convert_to_tensor(state) + ops.cast(ops.stack([0, 4096 * draw]), state.dtype))
+        for state in states
+    ]
+
+
+@contextmanager
+def fixed(states: list[Any], draw: Tensor) -> Iterator[None]:
+    """Run the block with the random numbers of a draw; the states stay as they were."""
+    if not states:
+        yield
+        return
+    with keras.StatelessScope(state_mapping=drawn(states, draw)):
+        yield

@@ -1,0 +1,131 @@
+"""Any Keras model as a network of kbl: images in [0, 1], channels last, to logits."""
+
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kbl.attacks import AttackWarning, predict
+from kbl.typing import Network, Tensor
+
+
+def as_network(model: Network, sample: Tensor, *, scale: float = 1.0) -> Network:
+    """Return a network that takes images as kbl holds them and returns logits; weights are shared.
+
+    - `scale` multiplies the pixels before the model sees them.
+    - A model that expects channels first is given them so.
+    - A softmax at the end is taken off. Where it cannot be (a subclassed model), the logarithm of the probabilities
+      stands in: the same up to a constant, but where they saturate there is no gradient; an `AttackWarning` says so.
+
+    Args:
+        model: a Functional, Sequential or subclassed Keras model.
+        sample: a few images, (n, H, W, C) floats in [0, 1].
+        scale: 255 for a model that expects pixels in [0, 255].
+
+    Returns:
+        The model itself where nothing had to be changed.
+
+    Raises:
+        ValueError: the model does not take such images, channels last or first.
+    """
+    sample = np.asarray(ops.convert_to_numpy(sample), "float32")[:8]
+    shape = sample.shape[1:]
+    steps: list[Any] = []
+    if scale != 1.0:
+        steps.append(keras.layers.Rescaling(scale, name="to_pixel_range"))
+    if not _takes(model, sample):
+        if len(shape) != 3 or not _takes(model, sample.transpose(0, 3, 1, 2)):
+            given = _input_shape(model) or "another shape"
+            raise ValueError(f"The model takes images of {given}. Received: images of shape {shape}")
+        steps.append(keras.layers.Permute((3, 1, 2), name="to_channels_first"))
+    network = _without_softmax(model) or model
+    if steps:
+        network = Chain([*steps, network])
+    outputs = predict(network, sample)
+    if (outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1.0, atol=1e-3):
+        warnings.warn(
+            "The model returns probabilities, and its softmax cannot be taken off: their logarithm stands in for the "
+            "logits. Where they are exactly 0 or 1 there is no gradient; return logits instead.",
+            AttackWarning,
+            stacklevel=2,
+        )
+        network = Chain([network, LogProbabilities()])
+    return network
+
+
+class Chain(keras.Model):
+    """Models and layers one after the other; unlike Sequential it asks none of them for its output's shape."""
+
+    def __init__(self, parts: list[Any]) -> None:
+        super().__init__(name="network")
+        self.parts = parts
+
+    def call(self, x: Tensor) -> Tensor:
+        """Return the last one's output."""
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+@keras.saving.register_keras_serializable(package="kbl")
+class LogProbabilities(keras.layers.Layer):
+    """Logarithm of probabilities, (batch, K): logits up to a constant of each row."""
+
+    def call(self, probabilities: Tensor) -> Tensor:
+        """Return the logarithms; of 0 that of the smallest normal float32."""
+        return ops.log(ops.maximum(probabilities, 1.2e-38))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The same shape."""
+        return input_shape
+
+
+def _input_shape(model: Network) -> tuple[int | None, ...] | None:
+    try:
+        shape = model.input_shape
+    except (AttributeError, ValueError):  # a subclassed model does not know
+        return None
+    return tuple(shape[1:]) if isinstance(shape, tuple) else None
+
+
+def _takes(model: Network, images: np.ndarray[Any, Any]) -> bool:
+    given = _input_shape(model)
+    if given is not None:
+        return _fits(images.shape[1:], given)
+    try:
+        predict(model, images)
+    except Exception:
+        return False
+    return True
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(expected) and all(
+        want in (None, have) for have, want in zip(shape, expected, strict=True)
+    )
+
+
+def _without_softmax(model: Network) -> Network | None:
+    """Return the model up to its final softmax, or None where there is none to be found."""
+    layers = getattr(model, "layers", [])
+    if not layers or getattr(model, "inputs", None) is None or len(model.outputs) != 1:
+        return None
+    last = layers[-1]
+    if isinstance(model, keras.Sequential) and isinstance(last, keras.Model):
+        inner = _without_softmax(last)
+        return None if inner is None else Chain([*layers[:-1], inner])
+    if last.output is not model.outputs[0]:
+        return None
+    if isinstance(last, keras.layers.Softmax):
+        return keras.Model(model.inputs[0], last.input, name=model.name)
+    if getattr(last, "activation", None) is not keras.activations.softmax:
+        return None
+    if isinstance(last, keras.layers.Activation):
+        return keras.Model(model.inputs[0], last.input, name=model.name)
+    config = {**last.get_config(), "activation": "linear", "name": f"{last.name}_logits"}
+    linear = type(last).from_config(config)
+    outputs = linear(last.input)
+    linear.set_weights(last.get_weights())
+    return keras.Model(model.inputs[0], outputs, name=model.name)
