@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,15 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
         records=records,
         resume=resume,
     )
+    if settings.substitute is not None:
+        result = _naming(result, f"the same recipe, seed {settings.substitute.seed}")
     _write_gallery(recipe, dataset, network, folder)
-    write_text(folder / "evaluation.json", result.to_json())
+    result.save(folder / "evaluation.json")
     environment = _environment(recipe, started)
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
     report.write(folder)
-    Recorder(folder, "").remove_checkpoint()
+    for trained in (folder, folder / "substitute"):
+        Recorder(trained, "").remove_checkpoint()
     records.unlink(missing_ok=True)
     return result.to_dict()
 
@@ -154,9 +158,16 @@ def evaluate(
         )
     except ValueError as error:
         raise UserError(f"{path} cannot be evaluated on {dataset.name}: {error}") from error
+    if substitute is not None:
+        result = _naming(result, str(substitute))
     if records is not None:
         records.unlink(missing_ok=True)
     return result.to_dict()
+
+
+def _naming(result: Result, substitute: str) -> Result:
+    """Say what the substitute is."""
+    return replace(result, transfer={**(result.transfer or {}), "substitute": substitute})
 
 
 def _chosen(

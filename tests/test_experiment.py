@@ -40,7 +40,13 @@ def tiny(source, *changes: str) -> recipe.Recipe:
             few.append(f"evaluation.attacks.{index}.steps=2")
         if hasattr(attack, "restarts"):
             few.append(f"evaluation.attacks.{index}.restarts=1")
-    return recipe.load(source, [*few, *changes])
+    found = recipe.load(source, [*few, *changes])
+    if keras.config.backend() == "torch":
+        return found
+    # The standard list is nine attacks, each compiled for long; the contracts run them on every backend.
+    attacks = tuple(attack for attack in found.evaluation.attacks if attack.name != "standard")
+    evaluation = found.evaluation.model_copy(update={"attacks": attacks})
+    return found.model_copy(update={"evaluation": evaluation})
 
 
 def packaged() -> list:
@@ -60,8 +66,8 @@ def test_packaged_recipes_run(path, tmp_path) -> None:
     result = experiment.run(chosen, tmp_path, quiet=True)
     assert {file.name for file in tmp_path.iterdir()} == FILES
     assert json.loads((tmp_path / "evaluation.json").read_text()) == json.loads(json.dumps(result))
-    assert (result["schema"], result["examples"]) == (1, 6)
-    assert len(result["attacks"]) == len(chosen.evaluation.attacks)
+    assert (result["schema"], result["examples"]) == (2, 6)
+    assert len(result["attacks"]) >= len(chosen.evaluation.attacks)
     assert 0 <= result["robust"] <= min(attack["accuracy"] for attack in result["attacks"]) <= result["clean"]
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 2
     assert [line.split(",")[:2] for line in (tmp_path / "batches.csv").read_text().splitlines()[1:]] == [

@@ -30,12 +30,19 @@ def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]
         with fixed(states, draw):
             return alive(x, training=False)
 
-    @tf.function(autograph=False)
     def run(*arrays: Any) -> Any:
         return kernel(forward, *arrays)
 
+    graphs: dict[
+        Any, Any
+    ] = {}  # one function for each signature: of one that is traced often TensorFlow warns
+
     def call(*arrays: Any) -> Any:
-        return run(*keras.tree.map_structure(keras.ops.convert_to_tensor, arrays))
+        tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, arrays)
+        signature = tuple((tensor.shape, tensor.dtype) for tensor in keras.tree.flatten(tensors))
+        if signature not in graphs:
+            graphs[signature] = tf.function(run, autograph=False)
+        return graphs[signature](*tensors)
 
     return call
 

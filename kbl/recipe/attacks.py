@@ -127,8 +127,8 @@ class LBFGS(_Attack):
 
     name: Literal["lbfgs"] = "lbfgs"
     steps: Count = 50
-    binary_search_steps: Count = 12
-    initial_c: Positive = 1.0
+    binary_search_steps: Count = 15
+    initial_c: Positive = 0.001
     history: Count = 5
     targeted: Flag = False
 
