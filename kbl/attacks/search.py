@@ -148,10 +148,7 @@ class _Search:
             state = {
                 **state,
                 "best": state["x"],
-                "score": ops.zeros_like(state["x"], "float32")[
-                    (slice(None), *(0,) * (len(state["x"].shape) - 1))
-                ]
-                - float("inf"),
+                "score": ops.full_like(ops.cast(state["done"], "float32"), -float("inf")),
                 "fooled": ops.zeros_like(state["done"]),
             }
             return {**state, **attack.with_numbers(numbers).begin(forward, state, key, restart)}
