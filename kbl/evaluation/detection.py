@@ -103,7 +103,7 @@ def rejection(
     calibrated_on: str,
     clean: Array,
     right: Array,
-    attacked: dict[str, tuple[Array, Array]],
+    attacked: list[tuple[str, Array, Array]],
 ) -> dict[str, Any]:
     """Return what ``evaluation.json`` holds under "rejection".
 
@@ -117,12 +117,12 @@ def rejection(
         calibrated_on: what they are, in words.
         clean: (N,) scores of the clean images.
         right: (N,) bool, classified right unattacked.
-        attacked: by label, (N,) bool right under attack and (N,) scores of the attacked images.
+        attacked: of each attack its label, (N,) bool right under it and (N,) scores of the attacked images.
     """
     threshold = float(np.quantile(calibration, quantile))
     handled_by_all = right.copy()
     rows = []
-    for label, (stands, scores) in attacked.items():
+    for label, stands, scores in attacked:
         rejected = scores < threshold
         handled = right & (stands | rejected)
         handled_by_all &= handled

@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
+from keras import ops
 
 from kbl.attacks import AttackWarning, predict, standard
-from kbl.evaluation.detection import EVASIVE, ORDINARY, detection, detection_attacks, rejection
+from kbl.evaluation.detection import detection, detection_attacks, rejection
 from kbl.evaluation.diagnostics import Evidence, diagnose
-from kbl.evaluation.judge import Judge, Listener, start
+from kbl.evaluation.judge import Judge, Listener, Trial, start
 from kbl.evaluation.ledger import Ledger, fingerprint
 from kbl.evaluation.probes import Probes, probe
 from kbl.evaluation.result import AttackResult, Result
@@ -89,13 +90,14 @@ def evaluate(
         if detect or reject_below is not None:
             named += _detection(network, epsilon, norm, reject_below)
         described = [(label, attack.name, attack.get_config()) for label, attack in named]
-        weights = [np.asarray(weight) for weight in network.get_weights()]
-        settings = [described, seed, batch_size, keras.config.backend(), versions()["kbl"], list(epsilons)]
+        settings: list[Any] = [described, epsilon, norm, list(epsilons), seed, batch_size]
+        settings += [keras.config.backend(), versions()["kbl"]]
+        both = [model for model in (network, substitute) if model is not None]
+        weights = [np.asarray(weight) for model in both for weight in model.get_weights()]
         ledger = Ledger(records, fingerprint(images, labels, *weights, settings), resume)
         judge = Judge(network, images, labels, logits, ledger, batch_size, seed, progress)
-        tried = [judge.attack(str(n), label, attack) for n, (label, attack) in enumerate(named)]
-        results = [result for result, _ in tried]
-        trials = {label: trial for (label, _), (_, trial) in zip(named, tried, strict=True)}
+        tried = [(attack, *judge.attack(str(n), label, attack)) for n, (label, attack) in enumerate(named)]
+        results = [result for _, result, _ in tried]
         transfer = None if substitute is None else _transfer(judge, substitute, named, epsilon, norm)
         curve = _curve(judge, named, epsilons)
         probes = _probes(judge, epsilon, norm) if diagnostics else None
@@ -110,24 +112,7 @@ def evaluate(
                 probes,
             )
         )
-        detected = rejected = None
-        top = logits.max(axis=1).astype(float)
-        if ORDINARY in trials:
-            fools = {
-                label: trials[label].top[judge.right & ~trials[label].stands] for label in (ORDINARY, EVASIVE)
-            }
-            detected = detection(top, fools)
-        if reject_below is not None:
-            known = top
-            if calibration is not None:
-                known = predict(network, np.asarray(calibration, "float32"), batch_size).max(axis=1)
-            words = f"{len(known):,} {'known' if calibration is not None else 'of these same'} clean images"
-            under_attack = {
-                label: (trials[label].stands, trials[label].top)
-                for label, attack in named
-                if getattr(attack, "epsilon", None) is not None
-            }
-            rejected = rejection(reject_below, known, words, top, judge.right, under_attack)
+        detected, rejected = _by_likelihood(judge, tried, reject_below, calibration)
     return Result(
         backend=keras.config.backend(),
         examples=len(images),
@@ -173,6 +158,35 @@ def _detection(
     if epsilon is None:
         raise ValueError("Detection needs an epsilon, or an attack that has one")
     return list(detection_attacks(epsilon, norm))
+
+
+def _by_likelihood(
+    judge: Judge,
+    tried: list[tuple[Any, AttackResult, Trial]],
+    quantile: float | None,
+    calibration: Tensor | None,
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Return the sections "detection" and "rejection", where they were asked for."""
+    top = judge.logits.max(axis=1).astype(float)
+    fools = {
+        result.label: trial.top[judge.right & ~trial.stands]
+        for attack, result, trial in tried
+        if attack.name == "detection"
+    }
+    detected = detection(top, fools) if fools else None
+    if quantile is None:
+        return detected, None
+    known, words = top, f"{len(top):,} of these same clean images"
+    if calibration is not None:
+        images = np.asarray(ops.convert_to_numpy(calibration), "float32")
+        known = predict(judge.network, images, judge.batch_size).max(axis=1)
+        words = f"{len(known):,} known clean images"
+    attacked = [
+        (result.label, trial.stands, trial.top)
+        for attack, result, trial in tried
+        if getattr(attack, "epsilon", None) is not None
+    ]
+    return detected, rejection(quantile, known, words, top, judge.right, attacked)
 
 
 def _transfer(

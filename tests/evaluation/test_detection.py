@@ -33,7 +33,7 @@ def test_rejection_by_hand() -> None:
     stands = np.array([True, False, False, False])
     scores = np.array([5.0, 5.0, 0.0, 0.0])
     found = rejection(
-        0.25, np.array([1.0, 2.0, 3.0, 4.0, 5.0]), "five", clean, right, {"a": (stands, scores)}
+        0.25, np.array([1.0, 2.0, 3.0, 4.0, 5.0]), "five", clean, right, [("a", stands, scores)]
     )
     assert found["threshold"] == 2.0
     assert found["clean_rejected"] == 0.25
