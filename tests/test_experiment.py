@@ -64,7 +64,9 @@ def test_packaged_recipes_run(path, tmp_path) -> None:
     if data.locate(chosen.data.name) is None:
         pytest.skip(f"{chosen.data.name} is not on this machine (KBL_DATA)")
     result = experiment.run(chosen, tmp_path, quiet=True)
-    assert {file.name for file in tmp_path.iterdir()} == FILES
+    files = FILES | ({"substitute"} if chosen.evaluation.substitute else set())
+    assert {file.name for file in tmp_path.iterdir()} == files
+    assert (result["transfer"] is None) == (chosen.evaluation.substitute is None)
     assert json.loads((tmp_path / "evaluation.json").read_text()) == json.loads(json.dumps(result))
     assert (result["schema"], result["examples"]) == (2, 6)
     assert len(result["attacks"]) >= len(chosen.evaluation.attacks)

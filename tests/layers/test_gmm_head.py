@@ -319,4 +319,4 @@ def test_features_and_head_refuses_other_networks() -> None:
         with pytest.raises(ValueError, match=message):
             features_and_head(network)
     assert not has_gmm_head(dense)
-    assert not has_gmm_head(outer)
+    assert has_gmm_head(outer)  # its logits are a Gaussian head's, though it cannot be split
