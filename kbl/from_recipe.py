@@ -41,9 +41,15 @@ def to_attacks(described: Iterable[recipes.Attack], *, gaussian_head: bool) -> l
     Args:
         described: the recipe's attacks.
         gaussian_head: whether the network ends with a Gaussian head.
+
+    Raises:
+        UserError: an attack's loss needs a Gaussian head, and there is none.
     """
     found: list[tuple[str, Any]] = []
     for attack in described:
+        loss = getattr(attack, "loss", None)
+        if loss in recipes.GAUSSIAN_LOSSES and not gaussian_head:
+            raise UserError(f'loss="{loss}" needs a network that ends with kbl.layers.GMMHead')
         if attack.name == "standard":
             several = attacks.standard(attack.epsilon, attack.norm, gaussian_head=gaussian_head)
             found += [(each.label, each) for each in several]

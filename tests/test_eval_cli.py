@@ -89,6 +89,10 @@ def test_a_plain_keras_model(folder) -> None:
             ("eval", "model.keras", *ATTACK, "--substitute", "nowhere"),
             "expected a run folder or a .keras file",
         ),
+        (
+            ("eval", "model.keras", "--data", "digits", "--attack", "apgd:epsilon=0.1,loss=likelihood"),
+            'loss="likelihood" needs a network that ends with kbl.layers.GMMHead',
+        ),
         (("report", "nowhere"), "nowhere: expected a run folder or an evaluation.json"),
     ],
 )

@@ -9,6 +9,9 @@ from kbl.recipe.fields import Count, CountFromZero, Flag, Fraction01, NonNegativ
 Norm = Literal["linf", "l2"]
 Loss = Literal["cross_entropy", "margin", "dlr", "likelihood", "nearest_mean", "distance_margin"]
 
+# What reads the logits as a Gaussian head's log-likelihoods.
+GAUSSIAN_LOSSES = ("likelihood", "nearest_mean", "distance_margin")
+
 
 class _Attack(Section):
     label: str | None = None  # shown in tables

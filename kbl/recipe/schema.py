@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from kbl.recipe.attacks import Attack, TrainingAttack
+from kbl.recipe.attacks import GAUSSIAN_LOSSES, Attack, TrainingAttack
 from kbl.recipe.fields import (
     Backend,
     Count,
@@ -148,9 +148,7 @@ def head_faults(recipe: Any) -> list[tuple[str, str]]:
     for index, attack in enumerate(attacks if isinstance(attacks, list | tuple) else ()):
         losses[f"evaluation.attacks.{index}.loss"] = _get(attack, "loss")
     needy = ["method.name"] if _get(recipe, "method", "name") == "atblr" else []
-    needy += [
-        key for key, loss in losses.items() if loss in ("likelihood", "nearest_mean", "distance_margin")
-    ]
+    needy += [key for key, loss in losses.items() if loss in GAUSSIAN_LOSSES]
     needy += [
         f"evaluation.{key}"
         for key in ("detect", "reject_below")
