@@ -66,7 +66,7 @@ def test_a_plain_keras_model(folder) -> None:
     result = json.loads((folder / "result.json").read_text())
     assert result["examples"] == 64
     assert result["clean"] > 0.8
-    assert result["robust"] < 0.5
+    assert result["robust"] < result["clean"] - 0.2
     assert "probabilities" not in {warning["name"] for warning in result["warnings"]}
     assert result["transfer"]["substitute"] == "other.keras"
     assert result["robust"] < result["transfer"]["robust"]
@@ -139,7 +139,7 @@ def test_memory_does_not_grow_with_the_batches() -> None:
     attack = kbl.attacks.PGD(0.1, 0.05, 2)
     x, y = np.repeat(data.x_test[:64], 20, axis=0), np.repeat(data.y_test[:64], 20)
     peaks = []
-    for count in (64, 64, 1280):  # the first also compiles
+    for count in (1280, 64, 1280):  # the first also compiles
         tracemalloc.start()
         kbl.evaluate(network, x[:count], y[:count], [attack], batch_size=64, diagnostics=False)
         peaks.append(tracemalloc.get_traced_memory()[1])

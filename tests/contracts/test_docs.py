@@ -17,7 +17,9 @@ def test_an_attack_of_ones_own() -> None:
     names: dict = {}
     exec(example, names)
     network = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
-    x = np.random.default_rng(0).random((8, 4, 4, 1)).astype("float32")
+    rng = np.random.default_rng(0)
+    network.set_weights([rng.normal(size=weight.shape) for weight in network.get_weights()])
+    x = rng.random((8, 4, 4, 1)).astype("float32")
     y = predict(network, x).argmax(axis=1)
     attack = names["SignOfNoise"](0.3)
     found = attack.search(network, x, y)
