@@ -180,10 +180,14 @@ def test_the_network_is_left_as_it_was(name: str) -> None:
         np.testing.assert_array_equal(old, ops.convert_to_numpy(variable))
 
 
-SHIFTABLE = [name for name in ATTACKS if name not in GAUSSIAN]
+def on_other_networks(names) -> list:
+    """On JAX, which compiles each attack anew for each network and for long, all but four are slow."""
+    core = ("apgd-t", "cw", "fab", "square")
+    slow = [pytest.mark.slow] if BACKEND == "jax" else []
+    return [pytest.param(name, marks=[] if name in core else slow) for name in names]
 
 
-@pytest.mark.parametrize("name", SHIFTABLE)
+@pytest.mark.parametrize("name", on_other_networks(name for name in ATTACKS if name not in GAUSSIAN))
 def test_logits_that_are_all_negative(name: str) -> None:
     """A constant less in every logit changes nothing: no product may stand for a mask."""
     assert (predict(network("far"), X) < -900).all()
@@ -192,12 +196,12 @@ def test_logits_that_are_all_negative(name: str) -> None:
     assert (near.fooled != far.fooled).sum() <= 1
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", on_other_networks(ATTACKS))
 def test_a_gaussian_head(name: str) -> None:
     assert found(name, "gmm").fooled.sum() > len(X[::5])
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", on_other_networks(ATTACKS))
 def test_a_planted_adversarial_image_is_found(name: str) -> None:
     """A network that names class 1 as soon as the mean pixel has risen by 0.02, and images far from it otherwise."""
     planted = keras.Sequential(
