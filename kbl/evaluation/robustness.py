@@ -93,8 +93,8 @@ def evaluate(
         settings: list[Any] = [described, epsilon, norm, list(epsilons), seed, batch_size]
         settings += [keras.config.backend(), versions()["kbl"]]
         both = [model for model in (network, substitute) if model is not None]
-        weights = [np.asarray(weight) for model in both for weight in model.get_weights()]
-        ledger = Ledger(records, fingerprint(images, labels, *weights, settings), resume)
+        weights = [weight for model in both for weight in model.get_weights()]
+        ledger = Ledger(records, fingerprint(images, labels, *weights, settings) if records else "", resume)
         judge = Judge(network, images, labels, logits, ledger, batch_size, seed, progress)
         tried = [(attack, *judge.attack(str(n), label, attack)) for n, (label, attack) in enumerate(named)]
         results = [result for _, result, _ in tried]
