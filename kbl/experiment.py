@@ -56,7 +56,8 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
     settings = recipe.evaluation
     substitute = None
     if settings.substitute is not None:
-        substitute = _train_substitute(recipe, dataset, folder / "substitute", resume=resume, quiet=quiet)
+        seed, beside = settings.substitute.seed, folder / "substitute"
+        substitute = _train_substitute(recipe, seed, dataset, beside, resume=resume, quiet=quiet)
     records = folder / _RECORDS
     result = _judge(
         network,
@@ -82,15 +83,13 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
 
 
 def _train_substitute(
-    recipe: recipes.Recipe, dataset: Any, folder: Path, *, resume: bool, quiet: bool
+    recipe: recipes.Recipe, seed: int, dataset: Any, folder: Path, *, resume: bool, quiet: bool
 ) -> Any:
     """Train the network that black-box attacks are crafted on: the same recipe from another seed."""
     folder.mkdir(exist_ok=True)
-    training = recipe.training.model_copy(update={"seed": recipe.evaluation.substitute.seed})  # type: ignore[union-attr]
+    training = recipe.training.model_copy(update={"seed": seed})
     changed = recipe.model_copy(update={"training": training})
-    network = train(changed, dataset, folder, resume=resume, quiet=quiet).network
-    network.name = "substitute"
-    return network
+    return train(changed, dataset, folder, resume=resume, quiet=quiet).network
 
 
 def evaluate(

@@ -62,11 +62,6 @@ class Ledger:
             self._records[key] = record
         return self._records[key]
 
-    def remove(self) -> None:
-        """Delete the file: the evaluation is finished."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
-
 
 def fingerprint(*parts: Any) -> str:
     """Return a hash of arrays and of what JSON can write."""
