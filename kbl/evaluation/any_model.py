@@ -35,10 +35,10 @@ def as_network(model: Network, sample: Tensor, *, scale: float = 1.0) -> Network
     steps: list[Any] = []
     if scale != 1.0:
         steps.append(keras.layers.Rescaling(scale, name="to_pixel_range"))
-    if not _takes(model, sample):
-        if len(shape) != 3 or not _takes(model, sample.transpose(0, 3, 1, 2)):
-            given = _input_shape(model) or "another shape"
-            raise ValueError(f"The model takes images of {given}. Received: images of shape {shape}")
+    refusal = _refusal(model, sample)
+    if refusal is not None:
+        if len(shape) != 3 or _refusal(model, sample.transpose(0, 3, 1, 2)) is not None:
+            raise ValueError(f"{refusal}. Received: images of shape {shape}")
         steps.append(keras.layers.Permute((3, 1, 2), name="to_channels_first"))
     network = _without_softmax(model) or model
     if steps:
@@ -90,15 +90,16 @@ def _input_shape(model: Network) -> tuple[int | None, ...] | None:
     return tuple(shape[1:]) if isinstance(shape, tuple) else None
 
 
-def _takes(model: Network, images: np.ndarray[Any, Any]) -> bool:
+def _refusal(model: Network, images: np.ndarray[Any, Any]) -> str | None:
+    """Say why the model does not take the images, or return None where it does."""
     given = _input_shape(model)
     if given is not None:
-        return _fits(images.shape[1:], given)
+        return None if _fits(images.shape[1:], given) else f"The model takes images of {given}"
     try:
         predict(model, images)
-    except Exception:
-        return False
-    return True
+    except Exception as error:  # a model that does not know its shape may raise anything
+        return f"The model fails, saying: {' '.join(str(error).split())[:300]}"
+    return None
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
