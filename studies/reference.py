@@ -31,6 +31,7 @@ RADII = {
 }
 IMAGES, NEAREST = 500, 100  # for robust accuracies; for minimum norms
 STEPS = 40  # of PGD
+PARTS = ("natural", "linf")  # where AutoAttack's first two parts are also run alone
 CW = {"binary_search_steps": 5, "steps": 300, "learning_rate": 0.05, "initial_c": 1.0}
 FAB_STEPS = 100
 
@@ -108,6 +109,10 @@ def kbl_rows() -> Iterator[tuple[Row, Callable[[], float]]]:
             yield {**ball, "case": f"PGD-{STEPS}"}, lambda pgd=pgd, accuracy=accuracy: accuracy(pgd)
             whole = AutoAttack(epsilon, norm)
             yield {**ball, "case": "AutoAttack"}, lambda whole=whole, accuracy=accuracy: accuracy(whole)
+            if (name, norm) == PARTS:
+                for part in whole.parts(10)[:2]:
+                    case = "APGD-T alone" if part.targets else "APGD-CE alone"
+                    yield {**ball, "case": case}, lambda part=part, accuracy=accuracy: accuracy(part)
             fab = FAB(None, FAB_STEPS, targets=9, norm=norm)
             yield (
                 {"network": name, "norm": norm, "case": "FAB-T, median distance"},
@@ -178,6 +183,10 @@ def _torchattacks(name: str, module: Any, tx: Any, ty: Any, right: Any) -> Itera
             module, norm=called, eps=epsilon, version="standard", n_classes=10, seed=0
         )
         yield {**ball, "case": "AutoAttack"}, lambda whole=whole: _score(module, whole(tx, ty), ty)
+        if (name, norm) == PARTS:
+            for case, make in (("APGD-CE alone", torchattacks.APGD), ("APGD-T alone", torchattacks.APGDT)):
+                part = make(module, norm=called, eps=epsilon, steps=100, seed=0)
+                yield {**ball, "case": case}, lambda part=part: _score(module, part(tx, ty), ty)
         fab = torchattacks.FAB(
             module, norm=called, eps=1e3, steps=FAB_STEPS, multi_targeted=True, n_classes=10
         )
