@@ -9,21 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kbl import attacks, backend, evaluation, report
+from kbl import attacks, backend, evaluation, gallery, report
 from kbl import recipe as recipes
 from kbl.data import load as load_data
 from kbl.errors import DivergenceError, UserError
 from kbl.evaluation import Result
-from kbl.files import atomic, write_text
-from kbl.from_recipe import split, to_attacks, to_model
+from kbl.files import write_text
+from kbl.from_recipe import chosen, split, to_attacks, to_model
 from kbl.layers import has_gmm_head
+from kbl.saved_model import load_network
 from kbl.training import Batches, ProgressBar, Recorder, RobustModel
 
-_GALLERY = 8  # images
 _CALIBRATION = 1000  # training images that the threshold of rejection is taken from
 _RECORDS = "evaluation.progress.jsonl"
 
@@ -59,11 +58,12 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
         seed, beside = settings.substitute.seed, folder / "substitute"
         substitute = _train_substitute(recipe, seed, dataset, beside, resume=resume, quiet=quiet)
     records = folder / _RECORDS
+    named = to_attacks(settings.attacks, gaussian_head=has_gmm_head(network))
     result = _judge(
         network,
         dataset,
         settings,
-        to_attacks(settings.attacks, gaussian_head=recipe.network.head == "gmm"),
+        named,
         console,
         substitute=substitute,
         records=records,
@@ -71,7 +71,10 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
     )
     if settings.substitute is not None:
         result = _naming(result, f"the same recipe, seed {settings.substitute.seed}")
-    _write_gallery(recipe, dataset, network, folder)
+    shown = [attack for _, attack in named if not getattr(attack, "targeted", False)]
+    if shown:
+        attack = next((attack for attack in shown if attack.name == "pgd"), shown[0])
+        gallery.write(folder / "gallery.npz", network, dataset, attack, settings.seed)
     result.save(folder / "evaluation.json")
     environment = _environment(recipe, started)
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
@@ -135,7 +138,7 @@ def evaluate(
         raise UserError(
             f"{path} comes without a recipe: name its data by --data digits, --data mnist or a .npz file"
         )
-    chosen = _chosen(path, attacks or ["paper"], recipe)
+    described = chosen(path, attacks or ["paper"], recipe)
     dataset = load_data(data)
     changes: dict[str, Any] = {
         "samples": samples or settings.samples,
@@ -144,14 +147,14 @@ def evaluate(
     }
     changes |= {"detect": detect, "reject_below": reject_below}
     try:
-        network = _load_any(path, dataset, scale)
+        network = _load(path, dataset, scale)
         result = _judge(
             network,
             dataset,
             settings.model_copy(update=changes),
-            to_attacks(chosen, gaussian_head=has_gmm_head(network)),
+            to_attacks(described, gaussian_head=has_gmm_head(network)),
             Console(quiet=quiet),
-            substitute=None if substitute is None else _load_any(substitute, dataset, scale),
+            substitute=None if substitute is None else _load(substitute, dataset, scale),
             records=records,
             resume=resume,
         )
@@ -169,49 +172,8 @@ def _naming(result: Result, substitute: str) -> Result:
     return replace(result, transfer={**(result.transfer or {}), "substitute": substitute})
 
 
-def _chosen(
-    path: Path, attacks: Sequence[recipes.Attack | str], recipe: recipes.Recipe | None
-) -> list[recipes.Attack]:
-    """Replace "paper" and "standard" by what the run's recipe makes of them."""
-    found: list[recipes.Attack] = []
-    for attack in attacks:
-        if attack == "paper":
-            if recipe is None or not recipe.evaluation.attacks:
-                raise UserError(
-                    f"{path} comes without attacks: give some by --attack, such as standard:epsilon=8/255"
-                )
-            found += recipe.evaluation.attacks
-        elif attack == "standard":
-            trained = (
-                [] if recipe is None else [getattr(recipe.method, "attack", None), *recipe.evaluation.attacks]
-            )
-            ball: Any = next((each for each in trained if getattr(each, "epsilon", None)), None)
-            if ball is None:
-                raise UserError(f"{path} names no ε: give it by --attack standard:epsilon=8/255")
-            found.append(recipes.Standard(epsilon=ball.epsilon, norm=getattr(ball, "norm", "linf")))
-        else:
-            assert not isinstance(attack, str)
-            found.append(attack)
-    return found
-
-
-def _load_any(path: Path, dataset: Any, scale: float) -> Any:
-    network = load_network(path / "model.keras" if path.is_dir() else path)
-    return evaluation.as_network(network, dataset.x_test, scale=scale)
-
-
-def load_network(path: Path) -> Any:
-    """Load a ``.keras`` file without running code from it.
-
-    Raises:
-        UserError: it is corrupt, not a Keras model, or holds code or layers that safe mode refuses.
-    """
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{path} is not a Keras model that can be loaded safely: {reason}") from error
-    return model.network if isinstance(model, RobustModel) else model
+def _load(path: Path, dataset: Any, scale: float) -> Any:
+    return evaluation.as_network(load_network(path), dataset.x_test, scale=scale)
 
 
 def train(
@@ -282,26 +244,6 @@ def _judge(
             progress=listen,
             **options,
         )
-
-
-def _write_gallery(recipe: recipes.Recipe, dataset: Any, network: Any, folder: Path) -> None:
-    """Save some test images, what the first attack of the evaluation makes of them, and the predictions."""
-    described = [attack for attack in recipe.evaluation.attacks if not getattr(attack, "targeted", False)]
-    if not described:
-        return
-    gaussian = recipe.network.head == "gmm"
-    built = [attack for _, attack in to_attacks(described, gaussian_head=gaussian)]
-    attack = next((attack for attack in built if attack.name == "pgd"), built[0])
-    x, y = dataset.x_test[:_GALLERY], dataset.y_test[:_GALLERY]
-    x_adv = attack(network, x, y, seed=recipe.evaluation.seed)
-    arrays: dict[str, Any] = {"x": x, "x_adv": x_adv, "y": y, "class_names": np.asarray(dataset.class_names)}
-    for images, suffix in ((x, ""), (x_adv, "_adv")):
-        logits = attacks.predict(network, images)
-        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-        arrays[f"prediction{suffix}"] = logits.argmax(axis=1)
-        arrays[f"confidence{suffix}"] = shares.max(axis=1) / shares.sum(axis=1)
-    with atomic(folder / "gallery.npz") as path:
-        np.savez_compressed(path, **arrays)
 
 
 def _environment(recipe: recipes.Recipe, started: float) -> dict[str, Any]:

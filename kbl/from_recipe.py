@@ -1,7 +1,8 @@
 """Recipe to objects: what a recipe describes, built."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -56,6 +57,41 @@ def to_attacks(described: Iterable[recipes.Attack], *, gaussian_head: bool) -> l
         else:
             built = to_attack(attack)
             found.append((attack.label or built.label, built))
+    return found
+
+
+def chosen(
+    path: Path, given: Sequence[recipes.Attack | str], recipe: recipes.Recipe | None
+) -> list[recipes.Attack]:
+    """Replace "paper" and "standard" by what a run's recipe makes of them.
+
+    Args:
+        path: what is evaluated, for messages.
+        given: attacks, "paper" for the recipe's own, "standard" for the standard list at the radius it names.
+        recipe: the run's, or None for a model without one.
+
+    Raises:
+        UserError: the recipe that they need is not there, or names no attack or radius.
+    """
+    found: list[recipes.Attack] = []
+    for attack in given:
+        if attack == "paper":
+            if recipe is None or not recipe.evaluation.attacks:
+                raise UserError(
+                    f"{path} comes without attacks: give some by --attack, such as standard:epsilon=8/255"
+                )
+            found += recipe.evaluation.attacks
+        elif attack == "standard":
+            trained = (
+                [] if recipe is None else [getattr(recipe.method, "attack", None), *recipe.evaluation.attacks]
+            )
+            ball: Any = next((each for each in trained if getattr(each, "epsilon", None)), None)
+            if ball is None:
+                raise UserError(f"{path} names no ε: give it by --attack standard:epsilon=8/255")
+            found.append(recipes.Standard(epsilon=ball.epsilon, norm=getattr(ball, "norm", "linf")))
+        else:
+            assert not isinstance(attack, str)
+            found.append(attack)
     return found
 
 

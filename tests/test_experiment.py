@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 import kbl
-from kbl import DivergenceError, UserError, data, experiment, from_recipe, recipe
+from kbl import DivergenceError, UserError, data, experiment, from_recipe, recipe, saved_model
 from kbl.attacks import BIM, FGSM, PGD
 from kbl.layers import GMMHead
 from kbl.methods import ATBLR, AdversarialTraining, Natural
@@ -154,7 +154,7 @@ def test_evaluate_a_robust_model_file(finished, tmp_path) -> None:
     model = kbl.RobustModel(network)
     model.compile(method=Natural())
     model.save(tmp_path / "whole.keras")
-    found = experiment.load_network(tmp_path / "whole.keras")
+    found = saved_model.load_network(tmp_path / "whole.keras")
     for a, b in zip(found.get_weights(), network.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -1,0 +1,30 @@
+"""Models from ``.keras`` files and run folders."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kbl.errors import UserError
+from kbl.training import RobustModel
+
+
+def load_network(path: Path) -> Any:
+    """Load a run folder's model or a ``.keras`` file without running code from it.
+
+    Args:
+        path: the folder or the file.
+
+    Returns:
+        The model; of a `RobustModel` its network.
+
+    Raises:
+        UserError: it is corrupt, not a Keras model, or holds code or layers that safe mode refuses.
+    """
+    path = path / "model.keras" if path.is_dir() else path
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path} is not a Keras model that can be loaded safely: {reason}") from error
+    return model.network if isinstance(model, RobustModel) else model
