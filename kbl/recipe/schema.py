@@ -1,10 +1,10 @@
 """What a recipe may say: its sections, their keys, ranges and defaults."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from kbl.recipe.attacks import GAUSSIAN_LOSSES, Attack, TrainingAttack
+from kbl.recipe.attacks import GAUSSIAN_LOSSES, Attack
 from kbl.recipe.fields import (
     Backend,
     Count,
@@ -18,6 +18,8 @@ from kbl.recipe.fields import (
     Section,
     Seed,
 )
+from kbl.recipe.methods import Method
+from kbl.recipe.networks import Network
 
 
 class Augmentation(Section):
@@ -34,49 +36,6 @@ class Data(Section):
     name: DataName
     limit: Count | None = None  # the first training images only
     augmentation: Augmentation = Augmentation()
-
-
-class Convnet(Section):
-    """A plain convolutional network."""
-
-    name: Literal["digits_convnet", "mnist_convnet", "mnist_small_convnet"]
-    head: Literal["gmm", "dense"] = "gmm"
-    batch_normalization: Flag = False
-
-
-# A network with the same keys is one more name above; one with its own keys is a class, joined as in `Attack`.
-Network = Convnet
-
-
-class Natural(Section):
-    """Training on clean images."""
-
-    name: Literal["natural"] = "natural"
-
-
-class _Adversarial(Section):
-    attack: TrainingAttack
-    batch_norm: Literal["joint", "separate"] = "joint"
-    crafting_mode: Literal["inference", "training"] = "inference"
-
-
-class AdversarialTraining(_Adversarial):
-    """Cross-entropy on adversarial examples, or on them and the clean images in equal parts."""
-
-    name: Literal["adversarial_training"] = "adversarial_training"
-    examples: Literal["adversarial", "clean and adversarial"] = "adversarial"
-
-
-class ATBLR(_Adversarial):
-    """Adversarial training with bi-directional likelihood regularization."""
-
-    name: Literal["atblr"] = "atblr"
-    likelihood_weight: NonNegative
-    bound: Positive | None = None
-    gradient_through: Literal["features and means", "features", "means"] = "features and means"
-
-
-Method = Annotated[Natural | AdversarialTraining | ATBLR, Field(discriminator="name")]
 
 
 class Training(Section):
