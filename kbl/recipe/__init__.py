@@ -21,9 +21,9 @@ from kbl.recipe.attacks import (
 )
 from kbl.recipe.faults import RecipeError
 from kbl.recipe.load import attack_from_text, data_name_from_text, load, parse
-from kbl.recipe.packaged import find, packaged
 from kbl.recipe.methods import ATBLR, AdversarialTraining, Method, Natural
 from kbl.recipe.networks import Convnet, Network
+from kbl.recipe.packaged import find, packaged
 from kbl.recipe.schema import Augmentation, Data, Evaluation, Recipe, Substitute, Training
 from kbl.recipe.write import to_toml
 
