@@ -1,8 +1,8 @@
 """The only framework code of kbl: three files with the same functions, chosen once by Keras' backend.
 
 ``value_and_grad(fn, x)``
-    `fn` maps x to ``(scalar, auxiliary)``; returns ``(auxiliary, gradient)``, neither tracked any further. A gradient
-    that does not exist is zero.
+    `fn` maps x, a tensor or a list of tensors, to ``(scalar, auxiliary)``; returns ``(auxiliary, gradient)``, neither
+    tracked any further. A gradient that does not exist is zero.
 ``compiled(network, kernel)``
     Compiles ``kernel(forward, *arrays)``, where ``forward(x)`` is the network in inference mode; layers that are random
     even then draw other numbers for each ``forward(x, draw)``. The result is called with the arrays alone (numbers,
@@ -11,7 +11,8 @@
 ``COMPILES_SHAPES``
     Whether each new shape costs a compilation.
 ``with_adversaries(model, step, training, *arguments)``
-    Runs Keras' train or test step on the batch that ``model.attacked(data, training)`` returns.
+    Runs Keras' train or test step on the batch that ``model.attacked(data, training)`` returns. While training the
+    weights are moved by ``model.perturbation(batch)`` for the step, where that is not None, and back after it.
 ``prepare(network)``
     Lets the network's own layers run as fast as the framework allows. What is computed and saved stays the same.
 ``devices()``

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import keras
 
 from kbl.backend.draws import drawn, random_states
@@ -13,8 +14,8 @@ from kbl.typing import Network, Tensor
 COMPILES_SHAPES = True
 
 
-def value_and_grad(fn: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Any, Tensor]:
-    """Return ``(auxiliary, gradient)`` of ``fn: x -> (scalar, auxiliary)`` at x."""
+def value_and_grad(fn: Callable[[Any], tuple[Tensor, Any]], x: Any) -> tuple[Any, Any]:
+    """Return ``(auxiliary, gradient)`` of ``fn: x -> (scalar, auxiliary)`` at x, a tensor or a list of tensors."""
     (_, auxiliary), gradient = jax.value_and_grad(fn, has_aux=True)(x)
     return auxiliary, gradient
 
@@ -43,7 +44,10 @@ def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]
 
 
 def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *state_and_data: Any) -> Any:
-    """Craft with the state's variables, hand what crafting changed (its counters) on to the step."""
+    """Craft with the state's variables, hand what crafting changed on to the step.
+
+    A perturbation of the weights holds for the step alone.
+    """
     (trainable, non_trainable, *rest), data = state_and_data
     mapping = [
         *zip(model.trainable_variables, trainable, strict=True),
@@ -51,8 +55,13 @@ def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *stat
     ]
     with keras.StatelessScope(state_mapping=mapping) as scope:
         data = model.attacked(data, training)
+        shift = model.perturbation(data) if training else None
     non_trainable = [scope.get_current_value(v) for v in model.non_trainable_variables]
-    return step((trainable, non_trainable, *rest), data)
+    if shift is None:
+        return step((trainable, non_trainable, *rest), data)
+    shifted = jax.tree.map(jnp.add, list(trainable), shift)
+    logs, (stepped, *rest) = step((shifted, non_trainable, *rest), data)
+    return logs, (jax.tree.map(jnp.subtract, list(stepped), shift), *rest)
 
 
 def prepare(network: Network) -> None:

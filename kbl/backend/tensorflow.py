@@ -13,8 +13,8 @@ from kbl.typing import Network, Tensor
 COMPILES_SHAPES = True
 
 
-def value_and_grad(fn: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Any, Tensor]:
-    """Return ``(auxiliary, gradient)`` of ``fn: x -> (scalar, auxiliary)`` at x."""
+def value_and_grad(fn: Callable[[Any], tuple[Tensor, Any]], x: Any) -> tuple[Any, Any]:
+    """Return ``(auxiliary, gradient)`` of ``fn: x -> (scalar, auxiliary)`` at x, a tensor or a list of tensors."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         value, auxiliary = fn(x)
@@ -48,8 +48,21 @@ def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]
 
 
 def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *data: Any) -> Any:
-    """Craft inside the graph of the step, outside its gradient tape."""
-    return step(model.attacked(*data, training))
+    """Craft inside the graph of the step, outside its gradient tape.
+
+    A perturbation of the weights holds for the step alone.
+    """
+    attacked = model.attacked(*data, training)
+    shift = model.perturbation(attacked) if training else None
+    if shift is None:
+        return step(attacked)
+    weights = model.trainable_variables
+    for weight, change in zip(weights, shift, strict=True):
+        weight.assign_add(change)
+    logs = step(attacked)
+    for weight, change in zip(weights, shift, strict=True):
+        weight.assign_sub(change)
+    return logs
 
 
 def prepare(network: Network) -> None:

@@ -15,14 +15,22 @@ from kbl.typing import Network, Tensor
 COMPILES_SHAPES = False
 
 
-def value_and_grad(fn: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Any, Tensor]:
-    """Return ``(auxiliary, gradient)`` of ``fn: x -> (scalar, auxiliary)`` at x."""
+def value_and_grad(fn: Callable[[Any], tuple[Tensor, Any]], x: Any) -> tuple[Any, Any]:
+    """Return ``(auxiliary, gradient)`` of ``fn: x -> (scalar, auxiliary)`` at x, a tensor or a list of tensors."""
     with torch.enable_grad():
-        x = x.detach().requires_grad_()
+        x = keras.tree.map_structure(lambda tensor: tensor.detach().requires_grad_(), x)
         value, auxiliary = fn(x)
-        gradient = torch.autograd.grad(value, x, allow_unused=True)[0] if value.requires_grad else None
+        inputs = keras.tree.flatten(x)
+        found = (
+            torch.autograd.grad(value, inputs, allow_unused=True)
+            if value.requires_grad
+            else (None,) * len(inputs)
+        )
+    gradients = [
+        torch.zeros_like(tensor) if one is None else one for one, tensor in zip(found, inputs, strict=True)
+    ]
     auxiliary = keras.tree.map_structure(lambda tensor: tensor.detach(), auxiliary)
-    return auxiliary, torch.zeros_like(x) if gradient is None else gradient
+    return auxiliary, keras.tree.pack_sequence_as(x, gradients)
 
 
 @contextmanager
@@ -67,10 +75,19 @@ def _to_tensor(value: Any) -> Any:
 
 
 def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *data: Any) -> Any:
-    """Craft with frozen weights, then step."""
+    """Craft with frozen weights, then step; a perturbation of the weights holds for the step alone."""
     with torch.no_grad(), _frozen(model):
         attacked = model.attacked(*data, training)
-    return step(attacked)
+        shift = model.perturbation(attacked) if training else None
+    if shift is None:
+        return step(attacked)
+    weights = [variable.value for variable in model.trainable_variables]
+    with torch.no_grad():
+        torch._foreach_add_(weights, shift)
+    logs = step(attacked)
+    with torch.no_grad():
+        torch._foreach_sub_(weights, shift)
+    return logs
 
 
 def prepare(network: Network) -> None:

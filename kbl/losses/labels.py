@@ -26,3 +26,9 @@ def largest_other(logits: Tensor, indices: Tensor) -> Tensor:
     """
     labelled = ops.expand_dims(indices, 1) == ops.arange(logits.shape[-1], dtype="int32")
     return ops.max(ops.where(labelled, -float("inf"), logits), axis=-1)
+
+
+def smoothed(y: Tensor, smoothing: float, num_classes: int) -> Tensor:
+    """Return (batch, K) float32 labels with the share `smoothing` of each spread evenly over all classes."""
+    one_hot = ops.one_hot(to_indices(y), num_classes, dtype="float32")
+    return (1.0 - smoothing) * one_hot + smoothing / num_classes

@@ -2,7 +2,8 @@
 
 from kbl.methods.adversarial_training import AdversarialTraining
 from kbl.methods.atblr import ATBLR
+from kbl.methods.awp import AWP
 from kbl.methods.method import Method
 from kbl.methods.natural import Natural
 
-__all__ = ["ATBLR", "AdversarialTraining", "Method", "Natural"]
+__all__ = ["ATBLR", "AWP", "AdversarialTraining", "Method", "Natural"]

@@ -31,9 +31,11 @@ class AdversarialTraining(Method):
                 f'examples must be "adversarial" or "clean and adversarial". Received: {self.examples!r}'
             )
 
-    def forward(self, network: Network, x: Tensor, x_adv: Tensor, training: bool) -> tuple[Tensor, ...]:
+    def forward(
+        self, network: Network, x: Tensor, x_adv: Tensor | None, training: bool
+    ) -> tuple[Tensor, ...]:
         """Return both logits; those of clean images are only watched when they are not trained on."""
-        if self.examples == "clean and adversarial":
+        if x_adv is None or self.examples == "clean and adversarial":
             return super().forward(network, x, x_adv, training)
         return ops.stop_gradient(network(x, training=False)), network(x_adv, training=training)
 

@@ -1,18 +1,15 @@
 """Adversarial training with bi-directional likelihood regularization."""
 
-import weakref
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import ClassVar, get_args
 
 from keras.saving import register_keras_serializable
 
-from kbl.layers.gmm_head import Through, features_and_head
+from kbl.layers.features import features_and_head
+from kbl.layers.gmm_head import Through
 from kbl.losses import atblr_adversarial, atblr_clean
 from kbl.methods.method import Method
 from kbl.typing import Network, Tensor
-
-# The model of the deepest features of a network, made once; it goes with the network.
-_FEATURES: "weakref.WeakKeyDictionary[Network, Any]" = weakref.WeakKeyDictionary()
 
 
 @register_keras_serializable(package="kbl")
@@ -38,6 +35,8 @@ class ATBLR(Method):
     bound: float | None = None
     gradient_through: Through = "features and means"
 
+    needs_gmm_head: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.likelihood_weight >= 0:
@@ -49,13 +48,13 @@ class ATBLR(Method):
                 f"gradient_through must be one of {get_args(Through)}. Received: {self.gradient_through!r}"
             )
 
-    def forward(self, network: Network, x: Tensor, x_adv: Tensor, training: bool) -> tuple[Tensor, ...]:
+    def forward(
+        self, network: Network, x: Tensor, x_adv: Tensor | None, training: bool
+    ) -> tuple[Tensor, ...]:
         """Return both logits, and the adversarial ones again with the gradient asked for."""
-        if self.gradient_through == "features and means":
+        if x_adv is None or self.gradient_through == "features and means":
             return super().forward(network, x, x_adv, training)
-        if network not in _FEATURES:
-            _FEATURES[network] = features_and_head(network)
-        features, head = _FEATURES[network]
+        features, head = features_and_head(network)
         clean, adversarial = self.both(lambda images: features(images, training=training), x, x_adv)
         return head(clean), head(adversarial), head.log_likelihood(adversarial, self.gradient_through)
 

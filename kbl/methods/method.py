@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import keras
 from keras import ops
@@ -16,7 +16,9 @@ from kbl.typing import Network, Tensor
 class Method(abc.ABC):
     """What is crafted from a batch, and what loss is taken on the result.
 
-    A method of your own gives `loss`, and where needed other fields, `craft` or `forward`.
+    A method of your own gives `loss`, and where needed other fields, `craft` or `forward`. What it remembers from step
+    to step beside the network's weights it names in `first_memory`, reads as ``self.memory[name]`` and moves in `craft`
+    (by ``assign``) or in `learn`; `kbl.RobustModel` keeps, saves and restores it.
 
     Args:
         attack: makes the adversarial images; None trains on clean images alone. One start only.
@@ -25,6 +27,8 @@ class Method(abc.ABC):
         crafting_mode: the network's mode while crafting, "inference" (moving averages, no dropout) or "training"
             (batch statistics; nothing that the passes update is kept).
         warmup_steps: ε and the step size grow linearly from 0 over this many first steps.
+        label_smoothing: s in [0, 1): the loss is taken on labels that give ``1 - s + s/K`` to the true class and
+            ``s/K`` to the others. The attack sees the labels themselves.
 
     Raises:
         ValueError: a field is out of its range.
@@ -34,6 +38,11 @@ class Method(abc.ABC):
     batch_norm: Literal["joint", "separate"] = "joint"
     crafting_mode: Literal["inference", "training"] = "inference"
     warmup_steps: int = 0
+    label_smoothing: float = 0.0
+
+    needs_gmm_head: ClassVar[bool] = False
+    # Whether `index` must be each image's place in the training set, not in the batch.
+    follows_images: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.attack is not None and self.attack.restarts != 1:
@@ -46,6 +55,8 @@ class Method(abc.ABC):
             )
         if self.warmup_steps < 0:
             raise ValueError(f"warmup_steps must be at least 0. Received: {self.warmup_steps}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1). Received: {self.label_smoothing}")
 
     @abc.abstractmethod
     def loss(self, y: Tensor, clean: Tensor, adversarial: Tensor) -> Tensor:
@@ -54,10 +65,10 @@ class Method(abc.ABC):
         Args:
             y: labels, (batch,) integers or (batch, K) one-hot.
             clean: (batch, K) logits of the clean images.
-            adversarial: (batch, K) logits of the adversarial ones.
+            adversarial: (batch, K) logits of the adversarial ones; without an attack it is left out.
 
         Returns:
-            (batch,) loss.
+            (batch,) loss. What is one number for the whole batch may be added to each.
         """
 
     def craft(
@@ -77,17 +88,27 @@ class Method(abc.ABC):
             (batch, ...) float32.
         """
         assert self.attack is not None
-        scale: Any = 1.0
-        if self.warmup_steps and step is not None:
-            scale = ops.minimum((ops.cast(step, "float32") + 1.0) / self.warmup_steps, 1.0)
-        forward = _in_inference if self.crafting_mode == "inference" else _in_training
-        return self.attack.craft(forward(network), x, y, index, key, scale)
+        return self.attack.craft(self.crafting(network), x, y, index, key, self.scale(step))
 
-    def forward(self, network: Network, x: Tensor, x_adv: Tensor, training: bool) -> tuple[Tensor, ...]:
+    def scale(self, step: Tensor | None) -> Any:
+        """Return the factor on ε and the step size that the warm-up asks for."""
+        if not self.warmup_steps or step is None:
+            return 1.0
+        return ops.minimum((ops.cast(step, "float32") + 1.0) / self.warmup_steps, 1.0)
+
+    def crafting(self, network: Network) -> Callable[[Tensor], Tensor]:
+        """Return the network as `crafting_mode` says: a function from images to logits."""
+        return _in_inference(network) if self.crafting_mode == "inference" else _in_training(network)
+
+    def forward(
+        self, network: Network, x: Tensor, x_adv: Tensor | None, training: bool
+    ) -> tuple[Tensor, ...]:
         """Return the logits of the clean and the adversarial images, (batch, K) each.
 
-        What follows these two in the tuple is handed to `loss` too.
+        What follows the logits in the tuple is handed to `loss` and `learn` too. `x_adv` is None without an attack.
         """
+        if x_adv is None:
+            return (network(x, training=training),)
         return self.both(lambda images: network(images, training=training), x, x_adv)
 
     def both(self, call: Callable[[Tensor], Tensor], x: Tensor, x_adv: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,16 +119,39 @@ class Method(abc.ABC):
         count = ops.shape(x)[0]
         return outputs[:count], outputs[count:]
 
+    def first_memory(self, network: Network) -> dict[str, Any]:
+        """Return the arrays that `memory` begins with, by name."""
+        return {}
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What is remembered from step to step, as Keras variables; empty before `kbl.RobustModel.compile`."""
+        return getattr(self, "_memory", {})
+
+    def remember(self, variables: dict[str, Any]) -> None:
+        """Take the variables that `memory` is kept in."""
+        object.__setattr__(self, "_memory", variables)
+
+    def learn(self, y: Tensor, *outputs: Tensor) -> None:
+        """Move `memory` after the loss of a training step was taken on these outputs of `forward`."""
+        return None
+
+    @property
+    def companions(self) -> tuple[Network, ...]:
+        """Further networks that the method uses and does not train."""
+        return ()
+
     def get_config(self) -> dict[str, Any]:
-        """Return the fields, the attack serialised."""
-        config = {field.name: getattr(self, field.name) for field in fields(self)}
-        config["attack"] = keras.saving.serialize_keras_object(self.attack)
-        return config
+        """Return the fields, attacks and networks serialised."""
+        return {
+            field.name: keras.saving.serialize_keras_object(getattr(self, field.name))
+            for field in fields(self)
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Method":
         """Return the method with these fields."""
-        return cls(**{**config, "attack": keras.saving.deserialize_keras_object(config["attack"])})
+        return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
 
 
 def _in_inference(network: Network) -> Callable[[Tensor], Tensor]:

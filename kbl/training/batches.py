@@ -20,7 +20,12 @@ class Batches(keras.utils.PyDataset):
         batch_size: images a batch; at most N are taken.
         seed: seed of the order.
         epoch: number of the first epoch.
+
+    With `with_index` set (`kbl.RobustModel.fit` does, for methods that follow images), a batch is
+    ``({"images": x, "index": row of each}, y)``.
     """
+
+    with_index = False
 
     def __init__(self, x: Any, y: Any, batch_size: int, seed: int, epoch: int = 0) -> None:
         super().__init__(workers=1, use_multiprocessing=False)
@@ -37,7 +42,8 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, batch: int) -> tuple[Any, Any]:
         """Return ``(x, y)`` of one batch."""
         rows = self._order[batch * self._batch_size : (batch + 1) * self._batch_size]
-        return self._x[rows], self._y[rows]
+        x = self._x[rows]
+        return {"images": x, "index": rows.astype("int32")} if self.with_index else x, self._y[rows]
 
     def start(self, epoch: int) -> None:
         """Draw the order of an epoch."""

@@ -1,5 +1,6 @@
 """A network and the method that trains it, as a Keras model."""
 
+import copy
 from typing import Any
 
 import keras
@@ -9,10 +10,11 @@ from keras import ops
 from kbl import backend, random
 from kbl.layers.gmm_head import has_gmm_head
 from kbl.losses import likelihood_regularization
-from kbl.losses.labels import to_indices
-from kbl.methods import ATBLR, Method, Natural
+from kbl.losses.labels import smoothed, to_indices
+from kbl.methods import AWP, Method, Natural
 from kbl.training.batches import Batches
 from kbl.training.divergence import StopOnDivergence
+from kbl.training.memory import Memory
 from kbl.typing import Network, Tensor
 
 _VALIDATION = -1
@@ -23,6 +25,17 @@ class _WeightedMean(keras.losses.Loss):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return y_pred
+
+
+def _images(x: Any) -> tuple[Tensor, Tensor | None]:
+    """Return images and, where they come with it, their index in the training set."""
+    return (x["images"], x["index"]) if isinstance(x, dict) else (x, None)
+
+
+def _outputs(y_pred: Any) -> tuple[Tensor, ...]:
+    """Return what a method's forward gave, in float32; Keras builds metrics from the network's logits alone."""
+    outputs = y_pred if isinstance(y_pred, (tuple, list)) else (y_pred,)
+    return tuple(ops.cast(output, "float32") for output in outputs)
 
 
 @keras.saving.register_keras_serializable(package="kbl")
@@ -60,17 +73,27 @@ class RobustModel(keras.Model):
             aggregation="only_first_replica",
         )
         self.method: Method = Natural()
+        self.memory = Memory(name="memory")
+        self.companions: list[Network] = []
+        self.weight_perturbation: AWP | None = None
         names = ("clean_accuracy", "adversarial_accuracy", "clean_lkd", "adversarial_lkd")
         self._monitors = {name: keras.metrics.Mean(name=name) for name in names}
         self.built = True
         backend.prepare(network)
 
-    def compile(self, optimizer: Any = "adam", method: Method | None = None, **kwargs: Any) -> None:
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        method: Method | None = None,
+        weight_perturbation: AWP | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Configure training.
 
         Args:
             optimizer: as in ``keras.Model.compile``.
             method: what is crafted and what loss is taken; default `kbl.methods.Natural`.
+            weight_perturbation: take each step's gradient at adversarially perturbed weights.
             **kwargs: further arguments of ``keras.Model.compile``; metrics see the clean images' logits. `loss` is
                 the method's.
 
@@ -82,9 +105,18 @@ class RobustModel(keras.Model):
                 f"the loss is the method's: give `method` alone. Received: loss={kwargs['loss']!r}"
             )
         method = Natural() if method is None else method
-        if isinstance(method, ATBLR) and not has_gmm_head(self.network):
-            raise ValueError("ATBLR reads likelihoods: the network's last layer must be kbl.layers.GMMHead")
-        self.method = method
+        if method.needs_gmm_head and not has_gmm_head(self.network):
+            raise ValueError(
+                f"{type(method).__name__} reads likelihoods: the network's last layer must be kbl.layers.GMMHead"
+            )
+        self.method = copy.copy(method)  # what it remembers belongs to this model
+        self.memory.begin(method.first_memory(self.network))
+        self.method.remember(self.memory.values)
+        self.companions = list(method.companions)
+        for companion in self.companions:
+            companion.trainable = False
+            backend.prepare(companion)
+        self.weight_perturbation = weight_perturbation
         super().compile(optimizer=optimizer, **kwargs)
 
     @property
@@ -99,11 +131,11 @@ class RobustModel(keras.Model):
         return [metric for metric in super().metrics if not any(metric is other for other in hidden)]
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Return logits (batch, K) of images; of a pair (clean, adversarial), what the method's forward returns."""
+        """Return logits (batch, K) of images; of a tuple (clean, adversarial), what the method's forward returns."""
         if isinstance(inputs, tuple):
-            x, x_adv = inputs
+            x, x_adv = inputs if len(inputs) == 2 else (inputs[0], None)
             return self.method.forward(self.network, x, x_adv, bool(training))
-        return self.network(inputs, training=training)
+        return self.network(_images(inputs)[0], training=training)
 
     def train_step(self, *arguments: Any) -> Any:
         """Augment and attack the batch, then Keras' own step."""
@@ -114,19 +146,40 @@ class RobustModel(keras.Model):
         return backend.with_adversaries(self, super().test_step, False, *arguments)
 
     def attacked(self, data: Any, training: bool) -> Any:
-        """Return the batch with images replaced by the pair (clean, adversarial), if the method has an attack."""
+        """Return the batch with images replaced by the tuple (clean, adversarial), or (clean,) without an attack."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, index = _images(x)
         x = ops.cast(x, "float32")
         step = ops.convert_to_tensor(self.steps_taken) if training else None
         if training and self.augmentation is not None:
             x = self.augmentation(x, training=True)
+        images = (x,)
         if self.method.attack is not None:
-            index = ops.arange(ops.shape(x)[0], dtype="int32")
+            index = ops.arange(ops.shape(x)[0], dtype="int32") if index is None else index
             key = random.key(self.seed, _VALIDATION if step is None else step)
-            x = (x, ops.stop_gradient(self.method.craft(self.network, x, y, index, key, step)))
+            images += (ops.stop_gradient(self.method.craft(self.network, x, y, index, key, step)),)
         if training:
             self.steps_taken.assign_add(1)  # last: on torch and TensorFlow `step` is the variable itself
-        return x, y, sample_weight
+        return images, y, sample_weight
+
+    def perturbation(self, data: Any) -> list[Tensor] | None:
+        """Return what to add to each trainable weight before the step is taken, if anything."""
+        if self.weight_perturbation is None:
+            return None
+        images, y, sample_weight = data
+        weights = [variable.value for variable in self.trainable_variables]
+
+        def loss(candidates: list[Tensor]) -> tuple[Tensor, Any]:
+            others = self.non_trainable_variables
+            mapping = [
+                *zip(self.trainable_variables, candidates, strict=True),
+                *((v, v.value) for v in others),
+            ]
+            with keras.StatelessScope(state_mapping=mapping):
+                return self._loss(y, _outputs(self(images, training=True)), sample_weight), ()
+
+        _, gradients = backend.value_and_grad(loss, weights)
+        return self.weight_perturbation(weights, gradients, ops.convert_to_tensor(self.steps_taken))
 
     def compute_loss(
         self,
@@ -137,22 +190,26 @@ class RobustModel(keras.Model):
         training: bool = True,
     ) -> Tensor:
         """Return the mean of the method's loss over the batch, weighted, plus the network's own losses."""
-        outputs = y_pred if isinstance(y_pred, (tuple, list)) else (y_pred,)
-        outputs = tuple(ops.cast(logits, "float32") for logits in outputs)
-        self._monitor(y, *outputs)
-        loss = _WeightedMean(name="mean")(y, self.method.loss(y, *outputs), sample_weight)
+        outputs = _outputs(y_pred)
+        self._monitor(y, outputs)
+        loss = self._loss(y, outputs, sample_weight)
+        if training:
+            self.method.learn(y, *map(ops.stop_gradient, outputs))
         return loss + super().compute_loss(training=training) if self.losses else loss
+
+    def _loss(self, y: Tensor, outputs: Any, sample_weight: Any) -> Tensor:
+        if self.method.label_smoothing:
+            y = smoothed(y, self.method.label_smoothing, outputs[0].shape[-1])
+        return _WeightedMean(name="mean")(y, self.method.loss(y, *outputs), sample_weight)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Give the metrics of ``compile`` the clean images' logits."""
-        clean = y_pred[0] if isinstance(y_pred, (tuple, list)) else y_pred
-        return super().compute_metrics(x, y, clean, sample_weight)
+        return super().compute_metrics(x, y, _outputs(y_pred)[0], sample_weight)
 
-    def _monitor(self, y: Tensor, clean: Tensor, adversarial: Tensor | None = None, *_: Tensor) -> None:
+    def _monitor(self, y: Tensor, outputs: Any) -> None:
         indices = to_indices(y)
-        for name, logits in (("clean", clean), ("adversarial", adversarial)):
-            if logits is None:
-                continue
+        names = ("clean",) if self.method.attack is None else ("clean", "adversarial")
+        for name, logits in zip(names, outputs, strict=False):
             logits = ops.stop_gradient(logits)
             right = ops.cast(ops.cast(ops.argmax(logits, -1), "int32") == indices, "float32")
             self._monitors[f"{name}_accuracy"].update_state(right)
@@ -176,8 +233,11 @@ class RobustModel(keras.Model):
             callbacks = [StopOnDivergence(), *keras.tree.flatten(callbacks or [])]
             if isinstance(x, Batches):
                 kwargs["shuffle"] = False
+                x.with_index = self.method.follows_images
                 start = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: x.start(epoch))
                 callbacks.append(start)
+        if self.method.follows_images and isinstance(x, np.ndarray):
+            x = {"images": x, "index": np.arange(len(x), dtype="int32")}
         return super().fit(x, *args, callbacks=callbacks, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
@@ -199,7 +259,11 @@ class RobustModel(keras.Model):
 
     def get_compile_config(self) -> dict[str, Any]:
         """Return Keras' compile configuration, with the method."""
-        return {**super().get_compile_config(), "method": keras.saving.serialize_keras_object(self.method)}
+        own = {"method": self.method, "weight_perturbation": self.weight_perturbation}
+        return {
+            **super().get_compile_config(),
+            **{name: keras.saving.serialize_keras_object(value) for name, value in own.items()},
+        }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as the saved model was."""
