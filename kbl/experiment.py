@@ -18,10 +18,10 @@ from kbl.data import load as load_data
 from kbl.errors import DivergenceError, UserError
 from kbl.evaluation import Result
 from kbl.files import write_text
-from kbl.from_recipe import chosen, split, to_attacks, to_model
+from kbl.from_recipe import chosen, companion_recipes, split, to_attacks, to_model
 from kbl.layers import has_gmm_head
 from kbl.saved_model import load_network
-from kbl.training import Batches, ProgressBar, Recorder, RobustModel
+from kbl.training import AveragedWeights, Batches, Probe, ProgressBar, Recorder, RobustModel
 
 _CALIBRATION = 1000  # training images that the threshold of rejection is taken from
 _RECORDS = "evaluation.progress.jsonl"
@@ -55,8 +55,8 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
     settings = recipe.evaluation
     substitute = None
     if settings.substitute is not None:
-        seed, beside = settings.substitute.seed, folder / "substitute"
-        substitute = _train_substitute(recipe, seed, dataset, beside, resume=resume, quiet=quiet)
+        seed, inside = settings.substitute.seed, _inside(folder, "substitute")
+        substitute = _train_substitute(recipe, seed, dataset, inside, resume=resume, quiet=quiet)
     records = folder / _RECORDS
     named = to_attacks(settings.attacks, gaussian_head=has_gmm_head(network))
     result = _judge(
@@ -79,8 +79,7 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
     environment = _environment(recipe, started)
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
     report.write(folder)
-    for trained in (folder, folder / "substitute"):
-        Recorder(trained, "").remove_checkpoint()
+    Recorder(folder, "").remove_checkpoint()
     records.unlink(missing_ok=True)
     return result.to_dict()
 
@@ -89,7 +88,6 @@ def _train_substitute(
     recipe: recipes.Recipe, seed: int, dataset: Any, folder: Path, *, resume: bool, quiet: bool
 ) -> Any:
     """Train the network that black-box attacks are crafted on: the same recipe from another seed."""
-    folder.mkdir(exist_ok=True)
     training = recipe.training.model_copy(update={"seed": seed})
     changed = recipe.model_copy(update={"training": training})
     return train(changed, dataset, folder, resume=resume, quiet=quiet).network
@@ -177,38 +175,73 @@ def _load(path: Path, dataset: Any, scale: float) -> Any:
 
 
 def train(
-    recipe: recipes.Recipe, dataset: Any, folder: Path, *, resume: bool = False, quiet: bool = False
+    recipe: recipes.Recipe,
+    dataset: Any,
+    folder: Path,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    is_companion: bool = False,
 ) -> RobustModel:
     """Train as the recipe says on a `kbl.data.Dataset`; history, models and checkpoint go to the folder.
+
+    What the method needs trained beforehand (a teacher, source networks) is trained first, in folders inside; such a
+    companion itself needs none.
 
     Raises:
         UserError: the data do not fit the recipe.
         DivergenceError: training ran away; the folder keeps the last good epoch.
     """
     training = recipe.training
-    train, validation = split(dataset, training)
-    model = to_model(recipe, dataset, steps_an_epoch=len(Batches(*train, training.batch_size, training.seed)))
-    watched = "val_clean_accuracy" if model.method.attack is None else "val_adversarial_accuracy"
-    recorder = Recorder(folder, watched)
+    companions = [
+        train(each, dataset, _inside(folder, name), resume=resume, quiet=quiet, is_companion=True).network
+        for name, each in ({} if is_companion else companion_recipes(recipe)).items()
+    ]
+    kept, validation = split(dataset, training)
+    batches = Batches(*kept, training.batch_size, training.seed)
+    model = to_model(recipe, dataset, steps_an_epoch=len(batches), images=len(kept[0]), companions=companions)
+    recorder = Recorder(folder, _watched(recipe))
     done = recorder.restore(model) if resume else 0
     if done >= training.epochs:
         return model
-    with ProgressBar(Console(quiet=quiet), training.epochs, done) as bar:
+    console = Console(quiet=quiet)
+    with ProgressBar(console, training.epochs, done) as bar:
+        callbacks: list[keras.callbacks.Callback] = [AveragedWeights()] if training.weight_averaging else []
+        if training.probe is not None and validation is not None:
+            [(_, attack)] = to_attacks([training.probe], gaussian_head=has_gmm_head(model.network))
+            probe = Probe(attack, *validation, seed=training.seed, say=console.print)
+            probe.recall(recorder.history)
+            callbacks.append(probe)
+        batches.start(done)
         try:
             model.fit(
-                Batches(*train, training.batch_size, training.seed, epoch=done),
+                batches,
                 initial_epoch=done,
                 epochs=training.epochs,
                 validation_data=validation,
                 validation_batch_size=training.batch_size,
-                callbacks=[bar, recorder],
+                callbacks=[*callbacks, bar, recorder],
                 verbose=0,
             )
         except DivergenceError as error:
-            kept = folder / "model.keras"
-            last = f"The last good epoch is kept in {kept}." if kept.exists() else "No epoch was finished."
+            saved = folder / "model.keras"
+            last = f"The last good epoch is kept in {saved}." if saved.exists() else "No epoch was finished."
             raise DivergenceError(f"{error} {last}") from None
     return model
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Make a folder within a run's for a network that the run needs."""
+    (folder / name).mkdir(exist_ok=True)
+    return folder / name
+
+
+def _watched(recipe: recipes.Recipe) -> str:
+    """Name the log by which the best epoch is known."""
+    if recipe.training.probe is not None:
+        return "probe_accuracy"
+    is_attacked = getattr(recipe.method, "attack", None) is not None
+    return "val_adversarial_accuracy" if is_attacked else "val_clean_accuracy"
 
 
 def _judge(

@@ -30,6 +30,20 @@ _ATTACKS: dict[str, Any] = {
     "autoattack": attacks.AutoAttack,
 }
 
+_METHODS: dict[str, Any] = {
+    "natural": methods.Natural,
+    "lgm": methods.LGM,
+    "center_loss": methods.CenterLoss,
+    "defensive_distillation": methods.DefensiveDistillation,
+    "adversarial_training": methods.AdversarialTraining,
+    "atblr": methods.ATBLR,
+    "iaat": methods.IAAT,
+    "patda": methods.PATDA,
+    "trades": methods.TRADES,
+    "mart": methods.MART,
+    "ensemble_adversarial_training": methods.EnsembleAdversarialTraining,
+}
+
 
 def to_attack(attack: recipes.Attack) -> Any:
     """Return the attack that a recipe describes."""
@@ -95,20 +109,63 @@ def chosen(
     return found
 
 
-def to_method(method: recipes.Method, warmup_steps: int = 0) -> methods.Method:
-    """Return the training method that a recipe describes."""
-    fields = method.model_dump(exclude={"name", "attack"})
-    if method.name == "natural":
-        return methods.Natural(**fields)
-    kinds: dict[str, Any] = {"adversarial_training": methods.AdversarialTraining, "atblr": methods.ATBLR}
-    built: methods.Method = kinds[method.name](
-        attack=to_attack(method.attack), warmup_steps=warmup_steps, **fields
-    )
+def to_method(
+    method: recipes.Method,
+    *,
+    steps_an_epoch: int,
+    images: int,
+    epsilon_warmup_epochs: float = 0.0,
+    companions: Sequence[Any] = (),
+) -> methods.Method:
+    """Return the training method that a recipe describes.
+
+    Args:
+        method: the recipe's.
+        steps_an_epoch: what epochs are turned into steps by.
+        images: number of training images.
+        epsilon_warmup_epochs: over which ε grows.
+        companions: the trained networks that it needs beside its own, in the order of `companion_recipes`.
+    """
+    given = method.model_dump(exclude={"name", "attack", "weight_perturbation"})
+    if getattr(method, "attack", None) is not None:
+        given["attack"] = to_attack(method.attack)  # type: ignore[union-attr]
+        given["warmup_steps"] = round(epsilon_warmup_epochs * steps_an_epoch)
+    if method.name == "iaat":
+        given["images"] = images
+        given["fixed_steps"] = round(given.pop("fixed_epochs") * steps_an_epoch)
+    if method.name == "ensemble_adversarial_training":
+        given["sources"] = tuple(companions)
+    if method.name == "defensive_distillation" and companions:
+        given["teacher"] = companions[0]
+    built: methods.Method = _METHODS[method.name](**given)
     return built
 
 
-def to_model(recipe: recipes.Recipe, dataset: Any, steps_an_epoch: int) -> RobustModel:
-    """Return the compiled model that a recipe describes, for a `kbl.data.Dataset`."""
+def companion_recipes(recipe: recipes.Recipe) -> dict[str, recipes.Recipe]:
+    """Return the recipes of the networks that the method needs trained beforehand, by the name of their folder."""
+    method, training = recipe.method, recipe.training
+    if method.name == "defensive_distillation":
+        return {"teacher": recipe}
+    if method.name != "ensemble_adversarial_training":
+        return {}
+    return {
+        f"source-{number}": recipe.model_copy(
+            update={
+                "network": source.network,
+                "method": recipes.Natural(),
+                "training": training.model_copy(
+                    update={"seed": source.seed, "epochs": source.epochs or training.epochs, "probe": None}
+                ),
+            }
+        )
+        for number, source in enumerate(method.sources)
+    }
+
+
+def to_model(
+    recipe: recipes.Recipe, dataset: Any, *, steps_an_epoch: int, images: int, companions: Sequence[Any] = ()
+) -> RobustModel:
+    """Return the compiled model that a recipe describes, for a `kbl.data.Dataset`; see `to_method`."""
     training = recipe.training
     network = networks.build(
         recipe.network.name,
@@ -122,9 +179,27 @@ def to_model(recipe: recipes.Recipe, dataset: Any, steps_an_epoch: int) -> Robus
     if wanted.mirror or wanted.crop_padding:
         augmentation = RandomFlipCrop(**wanted.model_dump(), seed=training.seed)
     model = RobustModel(network, augmentation, seed=training.seed)
-    method = to_method(recipe.method, round(training.epsilon_warmup_epochs * steps_an_epoch))
-    model.compile(_optimizer(training, steps_an_epoch), method=method, jit_compile=_jit_compile())
+    method = to_method(
+        recipe.method,
+        steps_an_epoch=steps_an_epoch,
+        images=images,
+        epsilon_warmup_epochs=training.epsilon_warmup_epochs,
+        companions=companions,
+    )
+    model.compile(
+        _optimizer(training, steps_an_epoch),
+        method=method,
+        weight_perturbation=_weight_perturbation(recipe.method, steps_an_epoch),
+        jit_compile=_jit_compile(),
+    )
     return model
+
+
+def _weight_perturbation(method: recipes.Method, steps_an_epoch: int) -> methods.AWP | None:
+    wanted = method.weight_perturbation
+    if wanted is None:
+        return None
+    return methods.AWP(gamma=wanted.gamma, warmup_steps=round(wanted.warmup_epochs * steps_an_epoch))
 
 
 def split(dataset: Any, training: recipes.Training) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
@@ -151,11 +226,14 @@ def _optimizer(training: recipes.Training, steps_an_epoch: int) -> Any:
         rise = math.ceil(0.3 * total)
         rate = schedules.CosineDecay(peak / 25, max(total - rise, 1), warmup_target=peak, warmup_steps=rise)
     decay = training.weight_decay or None
+    average: dict[str, Any] = {}
+    if training.weight_averaging:
+        average = {"use_ema": True, "ema_momentum": training.weight_averaging}
     if training.optimizer == "sgd":
-        return keras.optimizers.SGD(rate, momentum=training.momentum, weight_decay=decay)
+        return keras.optimizers.SGD(rate, momentum=training.momentum, weight_decay=decay, **average)
     if training.optimizer == "adamw":
-        return keras.optimizers.AdamW(rate, weight_decay=training.weight_decay)
-    return keras.optimizers.Adam(rate, weight_decay=decay)
+        return keras.optimizers.AdamW(rate, weight_decay=training.weight_decay, **average)
+    return keras.optimizers.Adam(rate, weight_decay=decay, **average)
 
 
 def _jit_compile() -> Any:

@@ -260,15 +260,17 @@ def test_attacks_of_a_recipe() -> None:
 def test_methods_of_a_recipe() -> None:
     attack = recipe.PGD(epsilon=0.1, steps=5)
     pgd = PGD(0.1, 0.05, 5)
-    assert from_recipe.to_method(recipe.Natural()) == Natural()
+    assert from_recipe.to_method(recipe.Natural(), steps_an_epoch=4, images=9) == Natural()
     described = recipe.AdversarialTraining(
         attack=attack, examples="clean and adversarial", batch_norm="separate"
     )
-    assert from_recipe.to_method(described, 7) == AdversarialTraining(
+    assert from_recipe.to_method(
+        described, steps_an_epoch=4, images=9, epsilon_warmup_epochs=1.75
+    ) == AdversarialTraining(
         attack=pgd, examples="clean and adversarial", batch_norm="separate", warmup_steps=7
     )
     described = recipe.ATBLR(attack=attack, likelihood_weight=0.1, bound=9.0, crafting_mode="training")
-    assert from_recipe.to_method(described) == ATBLR(
+    assert from_recipe.to_method(described, steps_an_epoch=4, images=9) == ATBLR(
         attack=pgd, likelihood_weight=0.1, bound=9.0, crafting_mode="training"
     )
 

@@ -108,7 +108,9 @@ def test_missing_sections_and_wrong_shapes():
     assert faults("evaluation = 3\ntraining = {epochs = 1}\nmethod = {}") == {
         "data": "expected a table, received nothing",
         "network": "expected a table, received nothing",
-        "method.name": 'expected one of "natural", "adversarial_training", "atblr", received nothing',
+        "method.name": 'expected one of "natural", "lgm", "center_loss", "defensive_distillation", '
+        '"adversarial_training", "atblr", "iaat", "patda", "trades", "mart", "ensemble_adversarial_training", '
+        "received nothing",
         "evaluation": "expected a table, received 3",
     }
     wrong = faults(VALID, "evaluation.attacks=pgd", "evaluation.epsilons=0.1", "data.augmentation.mirror=1")

@@ -118,6 +118,7 @@ class PGD(Attack):
         index: Tensor,
         key: Tensor,
         scale: Any = 1.0,
+        start: Tensor | None = None,
     ) -> Tensor:
         """Return the last iterate, for use inside a compiled training step.
 
@@ -128,6 +129,7 @@ class PGD(Attack):
             index: (batch,) int32, the identity of each image for its random start.
             key: int32 scalar of `kbl.random.key`.
             scale: factor on ε and the step size, a number, a scalar or (batch, 1, ...).
+            start: (batch, ...) where to begin; by default as `random_start` says.
 
         Returns:
             (batch, ...) float32 inside the ball and [0, 1].
@@ -141,7 +143,10 @@ class PGD(Attack):
             )
             return ball.project(ball.ascend(x_adv, gradient, step_size, self.norm), x, epsilon, self.norm)
 
-        start = ball.random_start(x, key, index, epsilon, self.norm) if self.random_start else x
+        if start is not None:
+            start = ball.project(start, x, epsilon, self.norm)
+        else:
+            start = ball.random_start(x, key, index, epsilon, self.norm) if self.random_start else x
         return ops.fori_loop(0, self.steps, step, start)
 
     @property

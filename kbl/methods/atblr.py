@@ -54,7 +54,7 @@ class ATBLR(Method):
         """Return both logits, and the adversarial ones again with the gradient asked for."""
         if x_adv is None or self.gradient_through == "features and means":
             return super().forward(network, x, x_adv, training)
-        features, head = features_and_head(network)
+        features, head = features_and_head(network, gaussian=True)
         clean, adversarial = self.both(lambda images: features(images, training=training), x, x_adv)
         return head(clean), head(adversarial), head.log_likelihood(adversarial, self.gradient_through)
 

@@ -6,15 +6,15 @@ import keras
 
 from kbl.layers import GMMHead
 
-HeadName: TypeAlias = Literal["gmm", "dense"]
+HeadName: TypeAlias = Literal["gmm", "gmm_diagonal", "dense"]
 
 
 def head_layer(head: HeadName, num_classes: int) -> keras.layers.Layer:
     """Make the last layer of a network, named "head".
 
     Args:
-        head: "gmm" for the class log-likelihoods of `kbl.layers.GMMHead`, "dense" for
-            `keras.layers.Dense`. Both return logits of shape (batch, num_classes).
+        head: "gmm" for the class log-likelihoods of `kbl.layers.GMMHead`, "gmm_diagonal" for those with a learned
+            diagonal covariance, "dense" for `keras.layers.Dense`. All return logits of shape (batch, num_classes).
         num_classes: at least 2.
 
     Raises:
@@ -24,6 +24,8 @@ def head_layer(head: HeadName, num_classes: int) -> keras.layers.Layer:
         raise ValueError(f"`num_classes` must be at least 2. Received: num_classes={num_classes}")
     if head == "gmm":
         return GMMHead(num_classes, name="head")
+    if head == "gmm_diagonal":
+        return GMMHead(num_classes, covariance="diagonal", name="head")
     if head == "dense":
         return keras.layers.Dense(num_classes, name="head")
-    raise ValueError(f'`head` must be "gmm" or "dense". Received: head={head!r}')
+    raise ValueError(f'`head` must be "gmm", "gmm_diagonal" or "dense". Received: head={head!r}')

@@ -47,7 +47,7 @@ def from_validation(error: ValidationError, schema: Any) -> list[Fault]:
     return [
         _describe(dict(fault), schema)
         for fault in error.errors(include_url=False)
-        # The first only follows from another fault; the second is `head_faults`, which names its keys itself.
+        # The first only follows from another fault; the second is `combination_faults`, which names its keys itself.
         if fault["type"] not in ("default_factory_not_called", "value_error")
     ]
 

@@ -39,6 +39,7 @@ Number = Annotated[float, BeforeValidator(_to_number)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Positive = Annotated[Number, Field(gt=0)]
 Fraction01 = Annotated[Number, Field(ge=0, lt=1)]
+Share = Annotated[Number, Field(gt=0, le=1)]
 # Strict: neither true nor "5" is an integer, and neither 1 nor "yes" is a flag.
 Count = Annotated[int, Field(ge=1, strict=True)]
 CountFromZero = Annotated[int, Field(ge=0, strict=True)]

@@ -12,7 +12,7 @@ from kbl.recipe.attacks import Attack
 from kbl.recipe.faults import Fault, RecipeError, from_validation
 from kbl.recipe.fields import DataName
 from kbl.recipe.packaged import find
-from kbl.recipe.schema import Recipe, head_faults
+from kbl.recipe.schema import Recipe, combination_faults
 
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -55,7 +55,7 @@ def parse(
     try:
         recipe = Recipe.model_validate(table)
     except ValidationError as error:
-        found = from_validation(error, Recipe) + [Fault(*fault) for fault in head_faults(table)]
+        found = from_validation(error, Recipe) + [Fault(*fault) for fault in combination_faults(table)]
         for key, message in found:
             is_set = any(f"{key}.".startswith(f"{start}.") for start in given)
             faults.append(Fault(key, f"{message} (from --set)" if is_set else message))

@@ -52,6 +52,8 @@ class Training(Section):
     seed: Seed = 0
     validation_split: Fraction01 = 0.1
     epsilon_warmup_epochs: NonNegative = 0.0  # ε and the step size grow linearly over so many epochs
+    weight_averaging: Fraction01 = 0.0  # momentum of the weights' moving average; 0 keeps the last step's
+    probe: Attack | None = None  # attacks the validation images after each epoch
 
 
 class Substitute(Section):
@@ -89,24 +91,30 @@ class Recipe(Section):
     evaluation: Evaluation = Evaluation()
 
     @model_validator(mode="after")
-    def _check_head(self) -> Self:
-        for key, reason in head_faults(self.model_dump()):
+    def _check_combination(self) -> Self:
+        for key, reason in combination_faults(self.model_dump()):
             raise ValueError(f"{key}: {reason}")
         return self
 
 
-def head_faults(recipe: Any) -> list[tuple[str, str]]:
-    """List what needs the Gaussian head though the head is dense, as (dotted key, reason).
+def combination_faults(recipe: Any) -> list[tuple[str, str]]:
+    """List what does not go together, as (dotted key, reason).
 
     Works on plain, possibly faulty tables, so that these faults are told together with all others.
     """
+    return [*_head_faults(recipe), *_method_faults(recipe)]
+
+
+def _head_faults(recipe: Any) -> list[tuple[str, str]]:
+    """What needs the Gaussian head though the head is dense."""
     if _get(recipe, "network", "head") != "dense":
         return []
     losses = {"method.attack.loss": _get(recipe, "method", "attack", "loss")}
     attacks = _get(recipe, "evaluation", "attacks")
     for index, attack in enumerate(attacks if isinstance(attacks, list | tuple) else ()):
         losses[f"evaluation.attacks.{index}.loss"] = _get(attack, "loss")
-    needy = ["method.name"] if _get(recipe, "method", "name") == "atblr" else []
+    losses["training.probe.loss"] = _get(recipe, "training", "probe", "loss")
+    needy = ["method.name"] if _get(recipe, "method", "name") in ("atblr", "lgm") else []
     needy += [key for key, loss in losses.items() if loss in GAUSSIAN_LOSSES]
     needy += [
         f"evaluation.{key}"
@@ -114,6 +122,26 @@ def head_faults(recipe: Any) -> list[tuple[str, str]]:
         if _get(recipe, "evaluation", key) not in (None, False)
     ]
     return [(key, 'needs the Gaussian head; network.head is "dense", set it to "gmm"') for key in needy]
+
+
+def _method_faults(recipe: Any) -> list[tuple[str, str]]:
+    """What a method and its attack or the training do not allow."""
+    faults = []
+    name, attack = _get(recipe, "method", "name"), _get(recipe, "method", "attack") or {}
+    if name == "trades" and _get(attack, "loss") not in (None, "cross_entropy"):
+        faults.append(
+            (
+                "method.attack.loss",
+                'TRADES raises the divergence of predictions; it takes "cross_entropy" alone',
+            )
+        )
+    if _get(attack, "targeted"):
+        faults.append(("method.attack.targeted", "training crafts untargeted images; leave it out"))
+    if _get(attack, "restarts") not in (None, 1):
+        faults.append(("method.attack.restarts", "training crafts from one start; set it to 1"))
+    if _get(recipe, "training", "probe") and _get(recipe, "training", "validation_split") == 0:
+        faults.append(("training.probe", "attacks validation images; set training.validation_split above 0"))
+    return faults
 
 
 def _get(value: Any, *keys: str) -> Any:

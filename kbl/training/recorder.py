@@ -92,9 +92,14 @@ class Recorder(keras.callbacks.Callback):
                 if int(match[1]) != epoch + 1:
                     path.unlink()
 
+    @property
+    def history(self) -> tuple[dict[str, Any], ...]:
+        """The rows of the finished epochs."""
+        return tuple(self._history)
+
     def remove_checkpoint(self) -> None:
-        """Remove the checkpoint of a run that is finished."""
-        for path, _ in list(self._checkpoints()):
+        """Remove the checkpoint of a run that is finished, and those of the networks trained inside it."""
+        for path in list(self.folder.rglob("checkpoint-*.weights.h5")):
             path.unlink()
 
     def _checkpoints(self) -> Any:

@@ -153,7 +153,7 @@ class RobustModel(keras.Model):
         step = ops.convert_to_tensor(self.steps_taken) if training else None
         if training and self.augmentation is not None:
             x = self.augmentation(x, training=True)
-        images = (x,)
+        images: tuple[Tensor, ...] = (x,)
         if self.method.attack is not None:
             index = ops.arange(ops.shape(x)[0], dtype="int32") if index is None else index
             key = random.key(self.seed, _VALIDATION if step is None else step)

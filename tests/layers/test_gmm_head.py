@@ -12,7 +12,8 @@ from keras import ops
 
 from kbl.backend import value_and_grad
 from kbl.layers import GMMHead
-from kbl.layers.gmm_head import features_and_head, has_gmm_head
+from kbl.layers.features import features_and_head
+from kbl.layers.gmm_head import has_gmm_head
 
 BACKEND = keras.backend.backend()
 
@@ -317,6 +318,51 @@ def test_features_and_head_refuses_other_networks() -> None:
         (GMMHead(2, name="alone"), "Received: <GMMHead name=alone"),
     ):
         with pytest.raises(ValueError, match=message):
-            features_and_head(network)
+            features_and_head(network, gaussian=True)
     assert not has_gmm_head(dense)
     assert has_gmm_head(outer)  # its logits are a Gaussian head's, though it cannot be split
+
+
+# Diagonal covariance.
+
+
+def diagonal(means: np.ndarray, log_variances: np.ndarray) -> GMMHead:
+    head = head_with(means, covariance="diagonal")
+    head.log_variances.assign(log_variances)
+    return head
+
+
+def test_diagonal_by_hand() -> None:
+    """Variances (1, 4) and (¼, 1): -½ (1 + 4/4) - ½ log 4 and -½ (0 + 1) + ½ log 4."""
+    head = diagonal(np.array([[0.0, 0.0], [1.0, 1.0]]), np.log([[1.0, 4.0], [0.25, 1.0]]))
+    features = np.array([[1.0, 2.0]], "float32")
+    log2 = np.log(2.0)
+    np.testing.assert_allclose(call(head, features), [[-1 - log2, -0.5 + log2]], rtol=1e-6)
+    np.testing.assert_allclose(ops.convert_to_numpy(head.half_distances(features)), [[1.0, 0.5]], rtol=1e-6)
+
+
+def test_diagonal_is_the_naive_formula() -> None:
+    rng = np.random.default_rng(0)
+    means, logs = rng.normal(size=(5, 7)), rng.normal(size=(5, 7))
+    features = rng.normal(size=(4, 7)).astype("float32")
+    offset = features.astype("float64")[:, None] - means[None]
+    expected = -0.5 * (np.square(offset) / np.exp(logs)).sum(-1) - 0.5 * logs.sum(-1)
+    np.testing.assert_allclose(call(diagonal(means, logs), features), expected, rtol=1e-4)
+
+
+def test_a_new_diagonal_head_is_the_identity() -> None:
+    rng = np.random.default_rng(1)
+    means, features = rng.normal(size=(3, 4)), rng.normal(size=(2, 4)).astype("float32")
+    head = head_with(means, covariance="diagonal")
+    assert [weight.name for weight in head.weights] == ["means", "log_variances"]
+    np.testing.assert_allclose(call(head, features), call(head_with(means), features), rtol=1e-5)
+
+
+def test_covariance_is_saved_and_checked() -> None:
+    head = GMMHead(3, covariance="diagonal")
+    assert GMMHead.from_config(head.get_config()).covariance == "diagonal"
+    old = GMMHead(3).get_config()
+    del old["covariance"]  # as saved before there was a choice
+    assert GMMHead.from_config(old).covariance == "identity"
+    with pytest.raises(ValueError, match=r"covariance must be one of.*Received: covariance='full'"):
+        GMMHead(3, covariance="full")

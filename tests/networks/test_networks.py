@@ -107,7 +107,7 @@ def test_an_unknown_network_is_answered_with_the_nearest() -> None:
 
 
 def test_bad_heads_are_refused() -> None:
-    with pytest.raises(ValueError, match=r'"gmm" or "dense"\. Received: head=\'softmax\''):
+    with pytest.raises(ValueError, match=r'"gmm", "gmm_diagonal" or "dense"\. Received: head=\'softmax\''):
         head_layer("softmax", 10)
     with pytest.raises(ValueError, match="Received: num_classes=1"):
         head_layer("dense", 1)
