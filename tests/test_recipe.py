@@ -87,7 +87,8 @@ def test_every_fault_is_listed():
     )
     assert faults(text, "network.head=dense", "backend=troch") == {
         "backend": 'expected "torch", "jax" or "tensorflow", received "troch", did you mean "torch"? (from --set)',
-        "network.name": 'expected "digits_convnet", "mnist_convnet" or "mnist_small_convnet", '
+        "network.name": 'expected one of "digits_convnet", "mnist_convnet", "mnist_small_convnet", "resnet8", '
+        '"resnet20", "resnet32", "resnet18", "preactresnet18", "wide_resnet8", "wide_resnet32", "wide_resnet34_10", '
         'received "digit_convnet", did you mean "digits_convnet"?',
         "method.attack.steps": "expected a number greater than or equal to 1, received 0",
         "method.attack.stepsize": 'unknown key, did you mean "step_size"?',

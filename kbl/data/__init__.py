@@ -2,14 +2,16 @@
 
 import difflib
 from pathlib import Path
+from typing import Any
 
-from kbl.data import digits, mnist, npz
+from kbl.data import digits, npz
 from kbl.data.dataset import Dataset
+from kbl.data.published import CIFAR10, CIFAR100, MNIST
 from kbl.errors import UserError
 
 __all__ = ["Dataset", "load", "locate", "names"]
 
-_SOURCES = {"digits": digits, "mnist": mnist}
+_SOURCES: dict[str, Any] = {"digits": digits, "mnist": MNIST, "cifar10": CIFAR10, "cifar100": CIFAR100}
 
 
 def names() -> tuple[str, ...]:

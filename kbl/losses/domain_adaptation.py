@@ -76,4 +76,4 @@ def _covariance(values: Tensor) -> Tensor:
     """Covariance over the batch, (K, K)."""
     values = ops.convert_to_tensor(values)
     centred = values - ops.mean(values, axis=0, keepdims=True)
-    return ops.matmul(ops.transpose(centred), centred) / (ops.shape(values)[0] - 1)
+    return ops.matmul(ops.transpose(centred), centred) / (ops.cast(ops.shape(values)[0], "float32") - 1.0)

@@ -37,7 +37,7 @@ from kbl.recipe.methods import (
     Source,
     WeightPerturbation,
 )
-from kbl.recipe.networks import Convnet, Network
+from kbl.recipe.networks import Convnet, Network, ResNet
 from kbl.recipe.packaged import find, packaged
 from kbl.recipe.schema import Augmentation, Data, Evaluation, Recipe, Substitute, Training
 from kbl.recipe.write import to_toml
@@ -75,6 +75,7 @@ __all__ = [
     "Network",
     "Recipe",
     "RecipeError",
+    "ResNet",
     "Source",
     "Square",
     "Standard",

@@ -24,9 +24,9 @@ def _to_number(value: Any) -> Any:
 
 
 def _check_data_name(name: str) -> str:
-    if name in ("digits", "mnist") or name.endswith(".npz"):
+    if name in ("digits", "mnist", "cifar10", "cifar100") or name.endswith(".npz"):
         return name
-    raise _expected("'digits', 'mnist' or a path ending in '.npz'")
+    raise _expected("'digits', 'mnist', 'cifar10', 'cifar100' or a path ending in '.npz'")
 
 
 def _check_name(name: str) -> str:

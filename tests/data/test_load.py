@@ -12,7 +12,7 @@ pytestmark = pytest.mark.once
 
 
 def test_names_are_loaded_by_name() -> None:
-    assert data.names() == ("digits", "mnist")
+    assert data.names() == ("digits", "mnist", "cifar10", "cifar100")
     assert data.load("digits").name == "digits"
 
 

@@ -1,4 +1,4 @@
-"""MNIST: where it is looked for. The images here are made up."""
+"""MNIST and CIFAR: where they are looked for. The images here are made up."""
 
 from pathlib import Path
 from typing import Any
@@ -77,3 +77,32 @@ def test_a_damaged_own_file_is_not_passed_over(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("KBL_DATA", str(tmp_path))
     with pytest.raises(UserError, match="cannot be read"):
         data.load("mnist")
+
+
+@pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
+def test_cifar_has_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, classes: int) -> None:
+    x = np.arange(3 * 32 * 32 * 3, dtype="uint32").reshape(3, 32, 32, 3).astype("uint8")
+    y = np.array([[9], [0], [1]], "uint8")
+    np.savez(tmp_path / f"{name}.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    monkeypatch.setenv("KBL_DATA", str(tmp_path))
+    dataset = data.load(name)
+    assert data.locate(name) == tmp_path / f"{name}.npz"
+    assert dataset.image_shape == (32, 32, 3)
+    assert len(set(dataset.class_names)) == dataset.num_classes == classes
+    np.testing.assert_array_equal(dataset.y_train, [9, 0, 1])
+    assert dataset.class_names[9] == {"cifar10": "truck", "cifar100": "bottle"}[name]
+
+
+def test_more_classes_than_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {**arrays(), "y_test": np.array([10, 0], "uint8")}
+    np.savez(tmp_path / "mnist.npz", **given)
+    monkeypatch.setenv("KBL_DATA", str(tmp_path))
+    with pytest.raises(UserError, match=r"mnist has 10 classes\. Received: labels up to 10"):
+        data.load("mnist")
+
+
+def test_keras_keeps_cifar_in_a_folder(tmp_path: Path) -> None:
+    assert data.locate("cifar10") is None
+    folder = tmp_path / "keras" / "datasets" / "cifar-10-batches-py-target"
+    folder.mkdir(parents=True)
+    assert data.locate("cifar10") == folder
