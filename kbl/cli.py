@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -76,10 +76,13 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Replace the run in --out.")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train and evaluate what a recipe describes."""
+    """Train and evaluate what a recipe describes, or all that a suite lists."""
     from kbl import backend_choice, run_folder
-    from kbl.recipe import load
+    from kbl.recipe import is_suite, load
 
+    if is_suite(recipe):
+        _run_suite(recipe, backend, set_ or (), out, quiet=quiet)
+        return
     chosen = load(recipe, set_ or ())
     backend = backend_choice.choose(backend, chosen.backend)
     try:
@@ -99,6 +102,31 @@ def run(
         raise KeyboardInterrupt(f"stopped; go on with: {shlex.join(again)}") from None
     _show(result)
     typer.echo(f"Report: {folder / 'report.html'}")
+
+
+def _run_suite(
+    suite: str, backend: str | None, changes: Sequence[str], out: Path | None, *, quiet: bool
+) -> None:
+    """Run what is missing of a suite, and name what failed."""
+    from kbl import backend_choice, run_folder
+    from kbl.recipe import plan
+
+    planned = plan(suite, changes)
+    backend = backend_choice.choose(backend, planned.runs[0].recipe.backend if planned.runs else None)
+    folder = out or run_folder.RUNS / f"{planned.suite.name}-{planned.scale}-{backend}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not quiet:
+        typer.echo(f"Writing to {folder} (backend: {backend}). {planned.note}")
+    from kbl import suite as suites
+
+    try:
+        failed = suites.run(planned, folder, quiet=quiet)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; go on with the same command") from None
+    typer.echo((folder / "table.md").read_text(encoding="utf-8"))
+    typer.echo(f"Report: {folder / 'report.html'}")
+    if failed:
+        raise UserError(f"{len(failed)} of {len(planned.runs)} runs failed:\n  " + "\n  ".join(failed))
 
 
 @app.command("eval")
@@ -195,10 +223,20 @@ def report(
         Path | None, typer.Option("--markdown", metavar="FILE", help="Write a Markdown table, too.")
     ] = None,
 ) -> None:
-    """Compare runs in one table."""
+    """Compare runs in one table, or render a suite's table and figures."""
     from rich.console import Console
 
-    from kbl.report import compare
+    from kbl.report import compare, read_suite, suite_markdown, write_suite
+
+    if len(runs) == 1 and (runs[0] / "suite.json").is_file():
+        typer.echo(suite_markdown(read_suite(runs[0])))
+        page = write_suite(runs[0])
+        if html:
+            write_text(html, page.read_text(encoding="utf-8"))
+        if markdown:
+            write_text(markdown, suite_markdown(read_suite(runs[0])))
+        typer.echo(f"Report: {page}")
+        return
 
     comparison = compare(runs)
     Console().print(comparison.table())
@@ -210,13 +248,13 @@ def report(
 
 @app.command()
 def check(recipes: Annotated[list[str], typer.Argument(metavar="RECIPE…", help="Files or names.")]) -> None:
-    """Check recipes, and list every fault."""
-    from kbl.recipe import load
+    """Check recipes and suites, and list every fault."""
+    from kbl.recipe import check as check_file
 
     faults = []
     for name in recipes:
         try:
-            load(name)
+            check_file(name)
             typer.echo(f"{name}: valid")
         except UserError as error:
             faults.append(str(error))
@@ -227,10 +265,13 @@ def check(recipes: Annotated[list[str], typer.Argument(metavar="RECIPE…", help
 @app.command("recipes")
 def list_recipes() -> None:
     """List the recipes that come with kbl."""
-    from kbl.recipe import load, packaged
+    from kbl.recipe import is_suite, load, packaged, plan
 
     rows = []
     for path in packaged():
+        if is_suite(path):
+            rows.append((path.stem, "", "suite", plan(path).suite.title))
+            continue
         recipe = load(path)
         rows.append((path.stem, recipe.data.name, recipe.method.name, recipe.description))
     _print_rows(rows, headings=("Recipe", "Data", "Method", "Description"))

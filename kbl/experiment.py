@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kbl import attacks, backend, evaluation, gallery, report
+from kbl import attacks, backend, evaluation, feature_picture, gallery, report
 from kbl import recipe as recipes
 from kbl.data import load as load_data
 from kbl.errors import DivergenceError, UserError
 from kbl.evaluation import Result
-from kbl.files import write_text
+from kbl.files import atomic, write_text
 from kbl.from_recipe import chosen, companion_recipes, split, to_attacks, to_model
 from kbl.layers import has_gmm_head
 from kbl.saved_model import load_network
@@ -51,7 +52,11 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
     write_text(described, recipes.to_toml(recipe))
     environment = _environment(recipe, started)
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
-    network = train(recipe, dataset, folder, resume=resume, quiet=quiet).network
+    model = train(recipe, dataset, folder, resume=resume, quiet=quiet)
+    network = model.network
+    if "radii" in model.method.memory:
+        with atomic(folder / "radii.npy") as path:
+            np.save(path, keras.ops.convert_to_numpy(model.method.memory["radii"]))
     settings = recipe.evaluation
     substitute = None
     if settings.substitute is not None:
@@ -75,6 +80,7 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
     if shown:
         attack = next((attack for attack in shown if attack.name == "pgd"), shown[0])
         gallery.write(folder / "gallery.npz", network, dataset, attack, settings.seed)
+        feature_picture.write(folder / "features.npz", network, dataset, attack, settings.seed)
     result.save(folder / "evaluation.json")
     environment = _environment(recipe, started)
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")

@@ -40,6 +40,7 @@ from kbl.recipe.methods import (
 from kbl.recipe.networks import Convnet, Network, ResNet
 from kbl.recipe.packaged import find, packaged
 from kbl.recipe.schema import Augmentation, Data, Evaluation, Recipe, Substitute, Training
+from kbl.recipe.suite import Plan, Planned, Suite, check, is_suite, plan
 from kbl.recipe.write import to_toml
 
 __all__ = [
@@ -73,6 +74,8 @@ __all__ = [
     "Method",
     "Natural",
     "Network",
+    "Plan",
+    "Planned",
     "Recipe",
     "RecipeError",
     "ResNet",
@@ -80,15 +83,19 @@ __all__ = [
     "Square",
     "Standard",
     "Substitute",
+    "Suite",
     "Training",
     "TrainingAttack",
     "UniformNoise",
     "WeightPerturbation",
     "attack_from_text",
+    "check",
     "data_name_from_text",
     "find",
+    "is_suite",
     "load",
     "packaged",
     "parse",
+    "plan",
     "to_toml",
 ]

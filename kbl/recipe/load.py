@@ -50,18 +50,23 @@ def parse(
         line = f":{place[1]}" if place else ""
         raise RecipeError(f"{origin}{line}", [Fault("", f"not valid TOML: {error}")]) from error
     table.setdefault("name", name)
-    faults = [fault for override in overrides if (fault := _set(table, override))]
+    faults = [fault for override in overrides if (fault := set_value(table, override))]
     given = tuple(override.partition("=")[0].strip() for override in overrides)
-    try:
-        recipe = Recipe.model_validate(table)
-    except ValidationError as error:
-        found = from_validation(error, Recipe) + [Fault(*fault) for fault in combination_faults(table)]
-        for key, message in found:
-            is_set = any(f"{key}.".startswith(f"{start}.") for start in given)
-            faults.append(Fault(key, f"{message} (from --set)" if is_set else message))
-    if faults:
+    recipe, found = validated(table)
+    for key, message in found:
+        is_set = any(f"{key}.".startswith(f"{start}.") for start in given)
+        faults.append(Fault(key, f"{message} (from --set)" if is_set else message))
+    if faults or recipe is None:
         raise RecipeError(origin, faults)
     return recipe
+
+
+def validated(table: dict[str, Any]) -> tuple[Recipe | None, list[Fault]]:
+    """Return the recipe of a table, or None and every fault."""
+    try:
+        return Recipe.model_validate(table), []
+    except ValidationError as error:
+        return None, from_validation(error, Recipe) + [Fault(*fault) for fault in combination_faults(table)]
 
 
 def attack_from_text(text: str) -> Attack:
@@ -72,7 +77,7 @@ def attack_from_text(text: str) -> Attack:
     """
     name, _, settings = text.partition(":")
     table: dict[str, Any] = {"name": name.strip()}
-    faults = [fault for setting in settings.split(",") if setting and (fault := _set(table, setting))]
+    faults = [fault for setting in settings.split(",") if setting and (fault := set_value(table, setting))]
     return _validate(Attack, table, f"--attack {text}", faults)
 
 
@@ -95,7 +100,7 @@ def _validate(kind: Any, value: Any, origin: str, faults: Sequence[Fault] = ()) 
     return valid
 
 
-def _set(table: dict[str, Any], text: str) -> Fault | None:
+def set_value(table: dict[str, Any], text: str) -> Fault | None:
     """Put the value of `key.path=value` into nested tables and lists, or say why not."""
     key, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not all(key.split(".")):

@@ -7,12 +7,12 @@ from kbl.recipe.faults import nearest
 
 
 def packaged() -> list[Path]:
-    """Return the files of the recipes that come with kbl, in the order of their names."""
+    """Return the files of the recipes and suites that come with kbl, in the order of their names."""
     package = Path(__file__).parents[1]
     # A wheel carries the recipes inside the package; a checkout has them beside it.
     is_checkout = (package.parent / "pyproject.toml").is_file()
     folder = package.parent / "recipes" if is_checkout else package / "recipes"
-    return sorted(folder.glob("*.toml"))
+    return sorted(folder.rglob("*.toml"), key=lambda path: path.stem)
 
 
 def find(source: str | Path) -> Path:

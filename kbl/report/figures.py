@@ -13,6 +13,7 @@ from kbl.report.formatting import count, number, percent, radius
 from kbl.report.gallery import gallery
 from kbl.report.likelihood_plots import likelihood_curves, likelihood_histogram
 from kbl.report.plots import epsilon_curve, training_curves
+from kbl.report.training_plots import feature_plane, radius_histogram
 
 _DRAWN = ("loss", "clean_accuracy", "adversarial_accuracy")
 
@@ -35,6 +36,8 @@ def pictures(run: RunFolder) -> dict[str, Picture | None]:
         "likelihood": _likelihood(run.batches) or _likelihood(run.history),
         "gallery": _gallery(run),
         "epsilon": _epsilon(run),
+        "radii": _radii(run),
+        "features": _features(run),
     }
 
 
@@ -123,6 +126,33 @@ def _gallery(run: RunFolder) -> Picture | None:
         "difference, mid-grey is an unchanged pixel.",
         f"{total} test images in three rows: clean, adversarial, and their difference. {right} of "
         f"the clean images are classified right; {fooled} of the adversarial ones wrong.",
+    )
+
+
+def _radii(run: RunFolder) -> Picture | None:
+    if not len(run.radii):
+        return None
+    return Picture(
+        radius_histogram(run.radii, run.training_epsilon),
+        "Radii of the training images",
+        "Each training image is attacked within a radius of its own, which grows while the network withstands it and "
+        "shrinks where it does not.",
+        f"Histogram of the radii of {len(run.radii)} training images: median {np.median(run.radii):.3g}, from "
+        f"{run.radii.min():.3g} to {run.radii.max():.3g}.",
+    )
+
+
+def _features(run: RunFolder) -> Picture | None:
+    if not run.features:
+        return None
+    count_shown = len(run.features["y"])
+    return Picture(
+        feature_plane({"": run.features}),
+        "Features in a plane",
+        "Deepest features of clean (dots) and adversarial test images (crosses), a colour for each class, with the "
+        "means (stars), on the plane of the first two principal axes of the means. What is apart here is apart; what lies "
+        "together may be apart in other directions.",
+        f"Scatter plot of the features of {count_shown} clean test images, of the same attacked, and of the means.",
     )
 
 

@@ -23,6 +23,7 @@ _GALLERY = (
     *("x", "x_adv", "y", "prediction", "prediction_adv"),
     *("confidence", "confidence_adv", "class_names"),
 )
+_FEATURES = ("clean", "adversarial", "means", "y", "present", "class_names")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class RunFolder:
     history: Columns
     batches: Columns
     gallery: Gallery
+    radii: NDArray[Any]
+    features: Gallery
 
     @property
     def name(self) -> str:
@@ -70,7 +73,9 @@ def read(folder: Path) -> RunFolder:
         evaluation=read_json(folder / "evaluation.json"),
         history=_read_columns(folder / "history.csv"),
         batches=_read_columns(folder / "batches.csv"),
-        gallery=_read_gallery(folder / "gallery.npz"),
+        gallery=_read_arrays(folder / "gallery.npz", _GALLERY),
+        radii=_read_radii(folder / "radii.npy"),
+        features=_read_arrays(folder / "features.npz", _FEATURES),
     )
 
 
@@ -129,16 +134,25 @@ def _read_columns(path: Path) -> Columns:
     return {name: values for name, values in columns.items() if not np.isnan(values).all()}
 
 
-def _read_gallery(path: Path) -> Gallery:
+def _read_radii(path: Path) -> NDArray[Any]:
+    if not path.is_file():
+        return np.empty(0)
+    try:
+        return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+
+
+def _read_arrays(path: Path, names: tuple[str, ...]) -> Gallery:
     if not path.is_file():
         return {}
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            gallery = {name: np.asarray(arrays[name]) for name in _GALLERY}
+            gallery = {name: np.asarray(arrays[name]) for name in names}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        expected = ", ".join(_GALLERY)
+        expected = ", ".join(names)
         raise UserError(f"{path} cannot be read: {error}. Expected: {expected}.") from error
-    return gallery if len(gallery["x"]) else {}
+    return gallery if len(gallery["y"]) else {}
 
 
 def _values(table: object, key: str) -> list[float]:
