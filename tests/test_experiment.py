@@ -16,7 +16,7 @@ from kbl.methods import ATBLR, AdversarialTraining, Natural
 
 FILES = {
     *("recipe.toml", "environment.json", "history.csv", "batches.csv", "model.keras", "best.keras"),
-    *("evaluation.json", "gallery.npz", "report.html", "figures"),
+    *("evaluation.json", "gallery.npz", "features.npz", "report.html", "figures"),
 }
 
 
@@ -33,8 +33,10 @@ def tiny(source, *changes: str) -> recipe.Recipe:
     whole = recipe.load(source)
     few = ["training.epochs=1", "training.batch_size=8", "training.validation_split=0.25", "data.limit=24"]
     few += ["evaluation.samples=6", "evaluation.batch_size=8", "evaluation.epsilons=[]"]
-    if getattr(whole.method, "attack", None) is not None:
+    if hasattr(getattr(whole.method, "attack", None), "steps"):
         few.append("method.attack.steps=2")
+    if whole.training.probe is not None:
+        few.append("training.probe.steps=2")
     for index, attack in enumerate(whole.evaluation.attacks):
         if hasattr(attack, "steps"):
             few.append(f"evaluation.attacks.{index}.steps=2")
@@ -50,12 +52,37 @@ def tiny(source, *changes: str) -> recipe.Recipe:
 
 
 def packaged() -> list:
-    """List the recipes; on JAX, which compiles each for long, all but one are slow."""
-    slow = [pytest.mark.slow] if keras.config.backend() == "jax" else []
+    """List the recipes; on backends that compile for long all but one are slow."""
     return [
-        pytest.param(path, id=path.stem, marks=[] if path.stem == "digits" else slow)
+        pytest.param(
+            path, id=path.stem, marks=[] if path.stem == "digits" or is_quick(path) else [pytest.mark.slow]
+        )
         for path in recipe.packaged()
+        if not recipe.is_suite(path)
     ]
+
+
+def is_quick(path) -> bool:
+    """Whether a whole run takes seconds: always on torch, and of few attacks on TensorFlow."""
+    backend = keras.config.backend()
+    return backend == "torch" or (backend == "tensorflow" and path.parent.name != "methods")
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in recipe.packaged() if path.parent.name == "methods"], ids=lambda path: path.stem
+)
+def test_every_method_trains_on_digits(path, tmp_path) -> None:
+    """Each recipe of a method, without its evaluation: on every backend."""
+    chosen = tiny(path)
+    model = experiment.train(chosen, data.load("digits", 24), tmp_path, quiet=True)
+    assert int(model.steps_taken) == 2
+    assert all(np.isfinite(weight).all() for weight in model.network.get_weights())
+    history = (tmp_path / "history.csv").read_text().splitlines()
+    assert len(history) == 2
+    assert ("probe_accuracy" in history[0]) == (chosen.training.probe is not None)
+    assert (tmp_path / "teacher" / "model.keras").exists() == (chosen.method.name == "defensive_distillation")
+    sources = len(getattr(chosen.method, "sources", ()))
+    assert len(list(tmp_path.glob("source-*/model.keras"))) == sources
 
 
 @pytest.mark.parametrize("path", packaged())
@@ -65,6 +92,8 @@ def test_packaged_recipes_run(path, tmp_path) -> None:
         pytest.skip(f"{chosen.data.name} is not on this machine (KBL_DATA)")
     result = experiment.run(chosen, tmp_path, quiet=True)
     files = FILES | ({"substitute"} if chosen.evaluation.substitute else set())
+    files |= {"iaat": {"radii.npy"}, "defensive_distillation": {"teacher"}}.get(chosen.method.name, set())
+    files |= {f"source-{number}" for number in range(len(getattr(chosen.method, "sources", ())))}
     assert {file.name for file in tmp_path.iterdir()} == files
     assert (result["transfer"] is None) == (chosen.evaluation.substitute is None)
     assert json.loads((tmp_path / "evaluation.json").read_text()) == json.loads(json.dumps(result))

@@ -150,8 +150,8 @@ def _features(run: RunFolder) -> Picture | None:
         feature_plane({"": run.features}),
         "Features in a plane",
         "Deepest features of clean (dots) and adversarial test images (crosses), a colour for each class, with the "
-        "means (stars), on the plane of the first two principal axes of the means. What is apart here is apart; what lies "
-        "together may be apart in other directions.",
+        "means (stars), on the plane of the first two principal axes of the means. What is apart here is apart; what "
+        "lies together may be apart in other directions.",
         f"Scatter plot of the features of {count_shown} clean test images, of the same attacked, and of the means.",
     )
 

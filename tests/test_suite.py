@@ -1,0 +1,215 @@
+"""Suites: what a file plans, what a run leaves, and that one failure does not stop the rest."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from kbl import suite as suites
+from kbl.cli import app
+from kbl.errors import UserError
+from kbl.recipe import RecipeError, check, is_suite, packaged, plan
+from kbl.report import read_suite
+
+SUITE = """
+name = "small"
+title = "A small table"
+
+[base.data]
+name = "digits"
+limit = 24
+
+[base.network]
+name = "digits_convnet"
+
+[base.method]
+name = "natural"
+
+[base.training]
+epochs = 1
+batch_size = 8
+validation_split = 0.25
+
+[base.evaluation]
+samples = 6
+diagnostics = false
+
+[[base.evaluation.attacks]]
+name = "fgsm"
+label = "FGSM"
+epsilon = 0.1
+
+[scales.paper]
+note = "the paper's settings"
+seeds = [0, 1]
+
+[scales.cpu]
+note = "less of everything"
+changes = { "training.epochs" = 2, "data.limit" = 16 }
+
+[[groups]]
+id = "all"
+label = "Every method"
+[groups.changes]
+"training.learning_rate" = 0.002
+[groups.scales.cpu]
+"training.learning_rate" = 0.004
+
+[[runs]]
+id = "plain"
+label = "Natural"
+group = "all"
+paper = { Clean = 90.0, FGSM = 40.0 }
+
+[[runs]]
+id = "smooth"
+label = "Smoothed"
+changes = { "network.head" = "dense" }
+grid = { "method.label_smoothing" = [0.0, 0.1] }
+
+[[measures]]
+label = "Clean"
+
+[[measures]]
+label = "FGSM"
+attack = "FGSM"
+
+[[figures]]
+kind = "sweep"
+key = "method.label_smoothing"
+axis = "smoothing"
+
+[[figures]]
+kind = "likelihood"
+runs = ["plain"]
+
+[[figures]]
+kind = "features"
+runs = ["plain"]
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(SUITE, encoding="utf-8")
+    return path
+
+
+def test_what_a_suite_plans(file) -> None:
+    planned = plan(file, ["scale=cpu"])
+    assert [run.folder for run in planned.runs] == ["plain-seed0", "smooth-0.0-seed0", "smooth-0.1-seed0"]
+    plain, zero, tenth = (run.recipe for run in planned.runs)
+    assert (plain.training.epochs, plain.data.limit, plain.training.learning_rate) == (2, 16, 0.004)
+    assert (zero.training.learning_rate, zero.network.head) == (0.001, "dense")
+    assert (zero.method.label_smoothing, tenth.method.label_smoothing) == (0.0, 0.1)
+    assert planned.note == "less of everything"
+    assert planned.runs[2].label == "Smoothed (label_smoothing 0.1)"
+    both = plan(file, ["training.epochs=3", "only=['plain']"])
+    assert [(run.seed, run.recipe.training.seed, run.recipe.training.epochs) for run in both.runs] == [
+        (0, 0, 3),
+        (1, 1, 3),
+    ]
+
+
+def test_every_fault_is_listed(file, tmp_path) -> None:
+    with pytest.raises(RecipeError, match="scale: expected one of paper, cpu, received gpu"):
+        plan(file, ["scale=gpu"])
+    broken = SUITE.replace('"network.head" = "dense"', '"network.heed" = "dense"')
+    broken = broken.replace('group = "all"', 'group = "none"').replace("Clean = 90.0", "Klean = 90.0")
+    file.write_text(broken.replace('runs = ["plain"]', 'runs = ["plane"]', 1), encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        plan(file)
+    told = {fault.key: fault.message for fault in caught.value.faults}
+    assert told["runs.plain.group"] == "expected the id of a group, received none"
+    assert told["runs.plain.paper"] == "expected labels of measures, received Klean"
+    assert told["figures.1.runs"] == "expected ids of runs, received plane"
+    assert told["runs.smooth-0.1.network.heed"].startswith('unknown key, did you mean "head"?')
+    file.write_text(SUITE.replace("title =", "titel ="), encoding="utf-8")
+    with pytest.raises(RecipeError, match=r'titel: unknown key, did you mean "title"\?'):
+        plan(file)
+    assert is_suite(file)
+    assert not is_suite("digits")
+
+
+@pytest.mark.parametrize("path", [path for path in packaged() if is_suite(path)], ids=lambda path: path.stem)
+def test_packaged_suites_are_valid_at_every_scale(path) -> None:
+    check(path)
+    for scale in ("paper", "gpu", "cpu"):
+        planned = plan(path, [f"scale={scale}"])
+        labels = {attack.label for run in planned.runs for attack in run.recipe.evaluation.attacks}
+        assert {measure.attack for measure in planned.suite.measures} - {None} <= labels
+        assert planned.note
+    assert "not comparable with the paper" in planned.note
+
+
+@pytest.mark.parametrize(
+    ("name", "runs", "values"), [("table1", 2, 26), ("table2", 12, 72), ("table3", 12, 72), ("table4", 6, 24)]
+)
+def test_the_papers_tables_are_whole(name: str, runs: int, values: int) -> None:
+    planned = plan(name).runs
+    assert len(planned) == runs
+    assert sum(len(run.paper) for run in planned) == values
+    assert all(run.recipe.training.epochs in (50, 200) for run in planned)
+
+
+def test_a_suite_runs_fails_goes_on_and_reports(file, tmp_path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    planned = plan(file, ["scale=cpu", "seeds=[0, 1]", "only=['plain', 'smooth-0.1']"])
+    unfinished = folder / "smooth-0.1-seed0"
+    unfinished.mkdir()
+    (unfinished / "recipe.toml").write_text("name = 'another'\n", encoding="utf-8")
+    failed = suites.run(planned, folder, quiet=True)
+    assert len(failed) == 1
+    assert failed[0].startswith("smooth-0.1-seed0: the recipe differs from")
+    content = json.loads((folder / "suite.json").read_text(encoding="utf-8"))
+    states = {run["folder"]: run["state"] for run in content["runs"]}
+    assert states == {
+        "plain-seed0": "finished",
+        "smooth-0.1-seed0": "failed",
+        "plain-seed1": "finished",
+        "smooth-0.1-seed1": "finished",
+    }
+    plain = [run for run in content["runs"] if run["id"] == "plain"]
+    result = json.loads((folder / "plain-seed0" / "evaluation.json").read_text(encoding="utf-8"))
+    assert plain[0]["values"] == {
+        "Clean": 100 * result["clean"],
+        "FGSM": 100 * result["attacks"][0]["accuracy"],
+    }
+    mean = (plain[0]["values"]["Clean"] + plain[1]["values"]["Clean"]) / 2
+    table = (folder / "table.md").read_text(encoding="utf-8")
+    assert table.startswith("# A small table (cpu scale)\n\nScale cpu: less of everything")
+    assert f"| Natural | {mean:.1f} ± " in table
+    assert f"(paper 90, {mean - 90:+.1f}) |" in table
+    assert "- Smoothed (label_smoothing 0.1): failed: the recipe differs" in table
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "A small table (cpu scale)" in page
+    assert page.count("data:image/png;base64,") == 3
+    assert {path.stem for path in (folder / "figures").iterdir()} == {"sweep", "likelihood", "features"}
+    # Once what was wrong is gone, the second call runs that one alone.
+    (unfinished / "recipe.toml").unlink()
+    before = (folder / "plain-seed0" / "report.html").stat().st_mtime_ns
+    assert suites.run(planned, folder, quiet=True) == []
+    assert (folder / "plain-seed0" / "report.html").stat().st_mtime_ns == before
+    again = json.loads((folder / "suite.json").read_text(encoding="utf-8"))
+    assert {run["state"] for run in again["runs"]} == {"finished"}
+
+
+def test_the_shell(file, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["run", str(file), "--set", "scale=cpu", "--set", "only=['plain']", "--out", "out", "--quiet"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "# A small table (cpu scale)" in done.output
+    shown = CliRunner().invoke(app, ["report", "out", "--markdown", "table.md"])
+    assert shown.exit_code == 0, shown.output
+    assert (tmp_path / "table.md").read_text() == (tmp_path / "out" / "table.md").read_text()
+    assert CliRunner().invoke(app, ["check", str(file), "table1"]).exit_code == 0
+    (tmp_path / "out" / "plain-seed0" / "report.html").unlink()
+    (tmp_path / "out" / "plain-seed0" / "recipe.toml").write_text("name = 'x'\n")
+    failed = CliRunner().invoke(app, words)
+    assert failed.exit_code == 2
+    assert "1 of 1 runs failed" in failed.output
+    with pytest.raises(UserError, match="holds no suite"):
+        read_suite(tmp_path)
