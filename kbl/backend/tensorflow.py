@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -33,15 +34,15 @@ def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]
     def run(*arrays: Any) -> Any:
         return kernel(forward, *arrays)
 
-    graphs: dict[
-        Any, Any
-    ] = {}  # one function for each signature: of one that is traced often TensorFlow warns
+    # One function for each signature: of one that is traced often TensorFlow warns. It knows functions by their code,
+    # which all of kbl's attacks would share, but a partial by itself.
+    graphs: dict[Any, Any] = {}
 
     def call(*arrays: Any) -> Any:
         tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, arrays)
         signature = tuple((tensor.shape, tensor.dtype) for tensor in keras.tree.flatten(tensors))
         if signature not in graphs:
-            graphs[signature] = tf.function(run, autograph=False)
+            graphs[signature] = tf.function(partial(run), autograph=False)
         return graphs[signature](*tensors)
 
     return call
