@@ -165,6 +165,12 @@ def evaluate(
             "--reject-below", metavar="QUANTILE", min=0.0, max=0.999, help="Reject unlikely images."
         ),
     ] = None,
+    certify: Annotated[
+        str | None,
+        typer.Option(
+            "--certify", metavar="EPSILON", help="Certify images within this radius, such as 8/255."
+        ),
+    ] = None,
     diagnostics: Annotated[
         bool, typer.Option("--diagnostics/--no-diagnostics", help="Look for signs that the numbers flatter.")
     ] = True,
@@ -203,6 +209,7 @@ def evaluate(
             substitute=substitute,
             detect=detect,
             reject_below=reject_below,
+            certified_epsilon=None if certify is None else recipe.radius_from_text(certify),
             diagnostics=diagnostics,
             records=run_folder.records(path, json_file),
             resume=resume,

@@ -109,6 +109,7 @@ def evaluate(
     substitute: Path | None = None,
     detect: bool = False,
     reject_below: float | None = None,
+    certified_epsilon: float | None = None,
     diagnostics: bool = True,
     records: Path | None = None,
     resume: bool = False,
@@ -126,6 +127,7 @@ def evaluate(
         substitute: a run folder or ``.keras`` file of a network trained independently, for black-box attacks.
         detect: measure detection by likelihood.
         reject_below: quantile of the training images' likelihood below which an image is rejected.
+        certified_epsilon: L∞ radius within which images are certified.
         diagnostics: look for signs that the evaluation flatters.
         records: a file that is written after every batch.
         resume: go on with that file.
@@ -149,7 +151,7 @@ def evaluate(
         "diagnostics": diagnostics,
         "epsilons": (),
     }
-    changes |= {"detect": detect, "reject_below": reject_below}
+    changes |= {"detect": detect, "reject_below": reject_below, "certified_epsilon": certified_epsilon}
     try:
         network = _load(path, dataset, scale)
         result = _judge(
@@ -246,6 +248,8 @@ def _watched(recipe: recipes.Recipe) -> str:
     """Name the log by which the best epoch is known."""
     if recipe.training.probe is not None:
         return "probe_accuracy"
+    if recipe.method.name == "certified_training":
+        return "val_certified_accuracy"
     is_attacked = getattr(recipe.method, "attack", None) is not None
     return "val_adversarial_accuracy" if is_attacked else "val_clean_accuracy"
 
@@ -277,6 +281,7 @@ def _judge(
             diagnostics=settings.diagnostics,
             detect=settings.detect,
             reject_below=settings.reject_below,
+            certified_epsilon=settings.certified_epsilon,
             calibration=dataset.x_train[:_CALIBRATION],
             batch_size=settings.batch_size,
             seed=settings.seed,

@@ -41,6 +41,7 @@ _METHODS: dict[str, Any] = {
     "patda": methods.PATDA,
     "trades": methods.TRADES,
     "mart": methods.MART,
+    "certified_training": methods.CertifiedTraining,
     "ensemble_adversarial_training": methods.EnsembleAdversarialTraining,
 }
 
@@ -129,6 +130,7 @@ def to_method(
     given = method.model_dump(exclude={"name", "attack", "weight_perturbation"})
     if getattr(method, "attack", None) is not None:
         given["attack"] = to_attack(method.attack)  # type: ignore[union-attr]
+    if getattr(method, "attack", None) is not None or method.name == "certified_training":
         given["warmup_steps"] = round(epsilon_warmup_epochs * steps_an_epoch)
     if method.name == "iaat":
         given["images"] = images

@@ -106,13 +106,34 @@ def test_every_fault_is_listed():
     }
 
 
+CERTIFIABLE = (
+    'needs convolutions, dense layers and ReLU alone: "digits_convnet" or "mnist_small_convnet" (from --set)'
+)
+
+
+def test_what_cannot_be_certified():
+    certified = "method={name = 'certified_training', epsilon = 0.1}"
+    assert faults(VALID, certified, "network={name = 'resnet8'}") == {"method.name": CERTIFIABLE}
+    assert faults(VALID, "evaluation.certified_epsilon=0.1", "network={name = 'mnist_convnet'}") == {
+        "evaluation.certified_epsilon": CERTIFIABLE
+    }
+    batch = "network={name = 'digits_convnet', batch_normalization = true}"
+    [(key, reason)] = faults(VALID, certified, batch).items()
+    assert key == "method.name"
+    assert reason.startswith("is not defined for the statistics of a batch")
+    diagonal = "network={name = 'digits_convnet', head = 'gmm_diagonal'}"
+    assert faults(VALID, "evaluation.certified_epsilon=1/10", diagonal) == {
+        "evaluation.certified_epsilon": 'needs a head that is affine in the features: "gmm" or "dense" (from --set)'
+    }
+
+
 def test_missing_sections_and_wrong_shapes():
     assert faults("evaluation = 3\ntraining = {epochs = 1}\nmethod = {}") == {
         "data": "expected a table, received nothing",
         "network": "expected a table, received nothing",
         "method.name": 'expected one of "natural", "lgm", "center_loss", "defensive_distillation", '
         '"adversarial_training", "atblr", "iaat", "patda", "trades", "mart", "ensemble_adversarial_training", '
-        "received nothing",
+        '"certified_training", received nothing',
         "evaluation": "expected a table, received 3",
     }
     wrong = faults(VALID, "evaluation.attacks=pgd", "evaluation.epsilons=0.1", "data.augmentation.mirror=1")

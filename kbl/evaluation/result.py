@@ -62,6 +62,7 @@ class Result:
         warnings: diagnostics that fired, as ``{"name", "message", "remedy"}``.
         checks: names of all diagnostics that were run.
         transfer: ``{"substitute", "clean", "robust", "attacks"}``, of images crafted on a substitute network.
+        certified: ``{"epsilon", "norm", "accuracy", "seconds"}``: the fraction that is right and provably so within ε.
         detection: how well log-likelihood tells adversarial images, see `kbl.evaluation.detection`.
         rejection: accuracy when unlikely images are rejected, see `kbl.evaluation.detection`.
         versions: package versions.
@@ -77,6 +78,7 @@ class Result:
     warnings: list[dict[str, str]] = field(default_factory=list)
     checks: list[str] = field(default_factory=list)
     transfer: dict[str, Any] | None = None
+    certified: dict[str, Any] | None = None
     detection: dict[str, Any] | None = None
     rejection: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=dict)

@@ -11,7 +11,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from kbl.attacks import AttackWarning, predict, standard
+from kbl.attacks import AttackWarning, Progress, predict, standard
+from kbl.certification import certify
 from kbl.evaluation.detection import detection, detection_attacks, rejection
 from kbl.evaluation.diagnostics import Evidence, diagnose
 from kbl.evaluation.judge import Judge, Listener, Trial, start
@@ -38,6 +39,7 @@ def evaluate(
     diagnostics: bool = True,
     detect: bool = False,
     reject_below: float | None = None,
+    certified_epsilon: float | None = None,
     calibration: Tensor | None = None,
     batch_size: int = 256,
     seed: int = 0,
@@ -67,6 +69,8 @@ def evaluate(
         diagnostics: run `kbl.evaluation.diagnostics`, which costs some passes over 128 images.
         detect: measure how well log-likelihood tells adversarial images; needs a Gaussian head.
         reject_below: quantile of the scores of known clean images below which an image is rejected; implies `detect`.
+        certified_epsilon: L∞ radius within which images are certified (`kbl.certification.certify`); for small networks
+            of convolutions, dense layers and ReLU.
         calibration: the known images, (M, ...) floats in [0, 1]; best training images. Default: x.
         batch_size: images at a time.
         seed: seed of the random numbers.
@@ -90,7 +94,7 @@ def evaluate(
         if detect or reject_below is not None:
             named += _detection(network, epsilon, norm, reject_below)
         described = [(label, attack.name, attack.get_config()) for label, attack in named]
-        settings: list[Any] = [described, epsilon, norm, list(epsilons), seed, batch_size]
+        settings: list[Any] = [described, epsilon, norm, list(epsilons), seed, batch_size, certified_epsilon]
         settings += [keras.config.backend(), versions()["kbl"]]
         both = [model for model in (network, substitute) if model is not None]
         weights = [weight for model in both for weight in model.get_weights()]
@@ -100,6 +104,7 @@ def evaluate(
         results = [result for _, result, _ in tried]
         transfer = None if substitute is None else _transfer(judge, substitute, named, epsilon, norm)
         curve = _curve(judge, named, epsilons)
+        certified = None if certified_epsilon is None else _certified(judge, certified_epsilon)
         probes = _probes(judge, epsilon, norm) if diagnostics else None
         found, checks = diagnose(
             Evidence(
@@ -122,6 +127,7 @@ def evaluate(
         warnings=found,
         checks=checks,
         transfer=transfer,
+        certified=certified,
         detection=detected,
         rejection=rejected,
         versions=versions(),
@@ -214,6 +220,25 @@ def _transfer(
         "robust": float(robust.mean()),
         "attacks": [asdict(result) for result in results],
     }
+
+
+def _certified(judge: Judge, epsilon: float) -> dict[str, Any]:
+    """Certify what is right unattacked."""
+    started = time.perf_counter()
+    rows = np.flatnonzero(judge.right)
+
+    def listen(done: int, total: int) -> None:
+        if judge.progress is not None:
+            judge.progress("certificates", Progress(done, total, total))
+
+    def find() -> dict[str, Any]:
+        images, labels = judge.images[rows], judge.labels[rows]
+        held = certify(judge.network, images, labels, epsilon, progress=listen) if len(rows) else rows
+        return {"count": int(held.sum()), "seconds": time.perf_counter() - started}
+
+    found = judge.ledger.record("certified", find)
+    accuracy = found["count"] / len(judge.images)
+    return {"epsilon": epsilon, "norm": "linf", "accuracy": accuracy, "seconds": found["seconds"]}
 
 
 def _curve(judge: Judge, named: list[tuple[str, Any]], epsilons: Sequence[float]) -> list[dict[str, float]]:

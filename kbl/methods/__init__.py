@@ -4,6 +4,7 @@ from kbl.methods.adversarial_training import AdversarialTraining
 from kbl.methods.atblr import ATBLR
 from kbl.methods.awp import AWP
 from kbl.methods.center import CenterLoss
+from kbl.methods.certified import CertifiedTraining
 from kbl.methods.distillation import DefensiveDistillation
 from kbl.methods.ensemble import EnsembleAdversarialTraining
 from kbl.methods.iaat import IAAT
@@ -24,6 +25,7 @@ __all__ = [
     "TRADES",
     "AdversarialTraining",
     "CenterLoss",
+    "CertifiedTraining",
     "DefensiveDistillation",
     "EnsembleAdversarialTraining",
     "Method",

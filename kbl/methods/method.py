@@ -71,10 +71,15 @@ class Method(abc.ABC):
             (batch,) loss. What is one number for the whole batch may be added to each.
         """
 
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """Whose logits `forward` returns: names of the metrics. With a second one each batch is crafted from."""
+        return ("clean",) if self.attack is None else ("clean", "adversarial")
+
     def craft(
         self, network: Network, x: Tensor, y: Tensor, index: Tensor, key: Tensor, step: Tensor | None
-    ) -> Tensor:
-        """Return adversarial images of a batch.
+    ) -> Any:
+        """Return adversarial images of a batch, or whatever else `forward` is to have beside the clean ones.
 
         Args:
             network: maps images to logits.
@@ -85,7 +90,7 @@ class Method(abc.ABC):
             step: int32 scalar, number of training steps taken; None when validating, at full ε.
 
         Returns:
-            (batch, ...) float32.
+            (batch, ...) float32; no gradient flows through it.
         """
         assert self.attack is not None
         return self.attack.craft(self.crafting(network), x, y, index, key, self.scale(step))

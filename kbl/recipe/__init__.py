@@ -20,7 +20,7 @@ from kbl.recipe.attacks import (
     UniformNoise,
 )
 from kbl.recipe.faults import RecipeError
-from kbl.recipe.load import attack_from_text, data_name_from_text, load, parse
+from kbl.recipe.load import attack_from_text, data_name_from_text, load, parse, radius_from_text
 from kbl.recipe.methods import (
     ATBLR,
     IAAT,
@@ -30,6 +30,7 @@ from kbl.recipe.methods import (
     TRADES,
     AdversarialTraining,
     CenterLoss,
+    CertifiedTraining,
     DefensiveDistillation,
     EnsembleAdversarialTraining,
     Method,
@@ -65,6 +66,7 @@ __all__ = [
     "CarliniWagner",
     "CarliniWagnerLinf",
     "CenterLoss",
+    "CertifiedTraining",
     "Convnet",
     "Data",
     "DefensiveDistillation",
@@ -97,5 +99,6 @@ __all__ = [
     "packaged",
     "parse",
     "plan",
+    "radius_from_text",
     "to_toml",
 ]

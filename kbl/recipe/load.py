@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kbl.recipe.attacks import Attack
 from kbl.recipe.faults import Fault, RecipeError, from_validation
-from kbl.recipe.fields import DataName
+from kbl.recipe.fields import DataName, Positive
 from kbl.recipe.packaged import find
 from kbl.recipe.schema import Recipe, combination_faults
 
@@ -88,6 +88,15 @@ def data_name_from_text(text: str) -> str:
         RecipeError: it is neither.
     """
     return str(_validate(DataName, text, "--data"))
+
+
+def radius_from_text(text: str) -> float:
+    """Read a radius such as `0.3` or `8/255`.
+
+    Raises:
+        RecipeError: it is none.
+    """
+    return float(_validate(Positive, text, "--certify"))
 
 
 def _validate(kind: Any, value: Any, origin: str, faults: Sequence[Fault] = ()) -> Any:

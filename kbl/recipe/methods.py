@@ -104,6 +104,14 @@ class MART(_Adversarial):
     regularization_weight: NonNegative = 5.0
 
 
+class CertifiedTraining(_Method):
+    """Training on a bound of the worst case within ε."""
+
+    name: Literal["certified_training"] = "certified_training"
+    epsilon: Positive
+    norm: Literal["linf", "l2"] = "linf"
+
+
 class Source(Section):
     """A network trained beforehand on clean images, to craft on."""
 
@@ -130,6 +138,7 @@ Method = Annotated[
     | PATDA
     | TRADES
     | MART
-    | EnsembleAdversarialTraining,
+    | EnsembleAdversarialTraining
+    | CertifiedTraining,
     Field(discriminator="name"),
 ]

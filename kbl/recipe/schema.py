@@ -75,6 +75,7 @@ class Evaluation(Section):
     reject_below: Fraction01 | None = (
         None  # quantile of training images' scores below which an image is rejected
     )
+    certified_epsilon: Positive | None = None  # within which images are certified, not attacked (L∞)
     substitute: Substitute | None = None
 
 
@@ -102,7 +103,7 @@ def combination_faults(recipe: Any) -> list[tuple[str, str]]:
 
     Works on plain, possibly faulty tables, so that these faults are told together with all others.
     """
-    return [*_head_faults(recipe), *_method_faults(recipe)]
+    return [*_head_faults(recipe), *_method_faults(recipe), *_certificate_faults(recipe)]
 
 
 def _head_faults(recipe: Any) -> list[tuple[str, str]]:
@@ -141,6 +142,30 @@ def _method_faults(recipe: Any) -> list[tuple[str, str]]:
         faults.append(("method.attack.restarts", "training crafts from one start; set it to 1"))
     if _get(recipe, "training", "probe") and _get(recipe, "training", "validation_split") == 0:
         faults.append(("training.probe", "attacks validation images; set training.validation_split above 0"))
+    return faults
+
+
+def _certificate_faults(recipe: Any) -> list[tuple[str, str]]:
+    """What cannot be certified."""
+    is_trained = _get(recipe, "method", "name") == "certified_training"
+    if not is_trained and _get(recipe, "evaluation", "certified_epsilon") is None:
+        return []
+    key = "method.name" if is_trained else "evaluation.certified_epsilon"
+    network = _get(recipe, "network") or {}
+    faults = []
+    if _get(network, "name") not in ("digits_convnet", "mnist_small_convnet"):
+        faults.append(
+            (
+                key,
+                'needs convolutions, dense layers and ReLU alone: "digits_convnet" or "mnist_small_convnet"',
+            )
+        )
+    if _get(network, "head") == "gmm_diagonal":
+        faults.append((key, 'needs a head that is affine in the features: "gmm" or "dense"'))
+    if is_trained and _get(network, "batch_normalization"):
+        faults.append(
+            (key, "is not defined for the statistics of a batch; leave network.batch_normalization out")
+        )
     return faults
 
 

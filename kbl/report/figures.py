@@ -15,7 +15,7 @@ from kbl.report.likelihood_plots import likelihood_curves, likelihood_histogram
 from kbl.report.plots import epsilon_curve, training_curves
 from kbl.report.training_plots import feature_plane, radius_histogram
 
-_DRAWN = ("loss", "clean_accuracy", "adversarial_accuracy")
+_DRAWN = ("loss", "clean_accuracy", "adversarial_accuracy", "certified_accuracy")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from kbl.report.rows import AccuracyRow, accuracy_rows
 
 # What identifies a row: kind, label, ε, steps, restarts and which of its like, for its attack and for itself.
 _Path: TypeAlias = tuple[tuple[str, ...], ...]
-_ORDER = {"clean": 0, "attack": 1, "worst": 2}
+_ORDER = {"clean": 0, "attack": 1, "worst": 2, "certified": 3}
 
 
 def accuracy_markdown(evaluations: Mapping[str, Evaluation]) -> str:

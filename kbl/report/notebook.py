@@ -39,7 +39,7 @@ def evaluation_figure(evaluation: Evaluation) -> Figure:
     at a radius; its line states the median distance. Transferred attacks are purple.
     """
     rows, transferred = accuracy_rows(evaluation), transferred_rows(evaluation)
-    colors = [{"clean": CLEAN, "worst": INK}.get(row.kind, ADVERSARIAL) for row in rows]
+    colors = [{"clean": CLEAN, "worst": INK, "certified": INK}.get(row.kind, ADVERSARIAL) for row in rows]
     colors += [ADAPTIVE] * len(transferred)
     lines = rows + transferred
     figure = _ShownFigure(figsize=(9, 0.9 + 0.3 * len(lines)))

@@ -29,7 +29,7 @@ def training_curves(history: Mapping[str, ArrayLike]) -> Figure:
     figure = Figure(figsize=(9, 3.4))
     accuracy, loss = figure.subplots(1, 2)
     for prefix, name, dash in (("", "training", "--"), ("val_", "validation", "-")):
-        for kind, color in (("clean", CLEAN), ("adversarial", ADVERSARIAL)):
+        for kind, color in (("clean", CLEAN), ("adversarial", ADVERSARIAL), ("certified", INK)):
             values = columns.get(f"{prefix}{kind}_accuracy")
             if values is not None:
                 line(accuracy, columns["epoch"], 100 * values, f"{kind}, {name}", color, dash)

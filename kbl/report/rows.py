@@ -29,6 +29,7 @@ from kbl.report.formatting import (
 )
 from kbl.report.intervals import wilson_interval
 
+CERTIFIED = "Certified (lower bound)"
 # What a table may do without where no row has it: heading and field.
 OPTIONAL = {"ε": "epsilon", "Steps": "steps", "Restarts": "restarts", "Passes": "passes", "Time": "time"}
 
@@ -37,7 +38,7 @@ OPTIONAL = {"ε": "epsilon", "Steps": "steps", "Restarts": "restarts", "Passes":
 class AccuracyRow:
     """One line of an accuracy table.
 
-    `kind` is "clean", "attack", "part" or "worst"; a part is `depth` levels beneath its attack. A row
+    `kind` is "clean", "attack", "part", "worst" or "certified"; a part is `depth` levels beneath its attack. A row
     with a `distance` is that of a minimum-norm attack, which has no accuracy at a radius.
     """
 
@@ -68,7 +69,7 @@ class AccuracyRow:
 
 
 def accuracy_rows(evaluation: Evaluation) -> list[AccuracyRow]:
-    """Return the rows clean, each attack with its parts, pointwise worst case.
+    """Return the rows clean, each attack with its parts, pointwise worst case, certified.
 
     Without an attack the worst case is left out: a network that nobody attacked is not robust.
     """
@@ -78,6 +79,12 @@ def accuracy_rows(evaluation: Evaluation) -> list[AccuracyRow]:
     rows += attack_rows(entries(evaluation, "attacks"), examples)
     if is_bounded(evaluation):
         rows.append(worst_case("Worst case per example", evaluation, examples))
+    certified = section(evaluation, "certified")
+    if certified:
+        accuracy, epsilon = (number(certified.get(key)) for key in ("accuracy", "epsilon"))
+        interval = wilson_interval(accuracy, examples)
+        time = duration(number(certified.get("seconds")))
+        rows.append(AccuracyRow("certified", CERTIFIED, accuracy, *interval, radius(epsilon), time=time))
     return rows
 
 
@@ -137,6 +144,10 @@ def accuracy_notes(evaluation: Evaluation) -> list[str]:
             for row in rows
             if row.distance and row.accuracy > 0
         ]
+    if any(row.kind == "certified" for row in rows):
+        notes.append(
+            "Certified: right, and proven right for every image within ε; robust accuracy at that ε is not below it."
+        )
     if "Passes" in columns_in_use(rows):
         notes.append("Passes: forward + backward through the network, mean per image attacked.")
     return notes

@@ -52,7 +52,9 @@ class AccuracyTable:
         for place, row in enumerate(self.rows):
             label = Padding(Text(row.label), (0, 0, 0, 2 * row.depth))  # as it is: [brackets] are no markup
             cells = (Text(cells[place]) for heading, cells in columns.items() if heading != "Attack")
-            table.add_row(label, *cells, style={"worst": "bold", "part": "dim"}.get(row.kind, ""))
+            table.add_row(
+                label, *cells, style={"worst": "bold", "certified": "bold", "part": "dim"}.get(row.kind, "")
+            )
             if row.kind == "clean":
                 table.add_section()
         yield table

@@ -11,6 +11,7 @@ _SHOWN = {
     "loss": "  loss {:.3f}",
     "clean_accuracy": "  clean {:.1%}",
     "adversarial_accuracy": "  adv {:.1%}",
+    "certified_accuracy": "  certified {:.1%}",
     "clean_lkd": "  lkd {:.3g}",
     "adversarial_lkd": "/{:.3g}",
 }
@@ -73,7 +74,7 @@ class ProgressBar(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Leave a line for the epoch."""
         logs = logs or {}
-        names = ("val_clean_accuracy", "val_adversarial_accuracy")
+        names = ("val_clean_accuracy", "val_adversarial_accuracy", "val_certified_accuracy")
         validation = "/".join(f"{float(logs[name]):.1%}" for name in names if name in logs)
         line = f"{epoch + 1:3d}/{self._epochs}{describe(logs)}" + (
             f"  val {validation}" if validation else ""

@@ -61,7 +61,14 @@ class Recorder(keras.callbacks.Callback):
         if (batch + 1) % every:
             return
         count = batch + 1
-        names = ("loss", "clean_lkd", "adversarial_lkd", "clean_accuracy", "adversarial_accuracy")
+        names = (
+            "loss",
+            "clean_lkd",
+            "adversarial_lkd",
+            "clean_accuracy",
+            "adversarial_accuracy",
+            "certified_accuracy",
+        )
         sums = {name: float(logs[name]) * count for name in names if name in logs}
         epoch = len(self._history)
         row: dict[str, Any] = {"epoch": epoch + 1, "step": epoch * steps + count}

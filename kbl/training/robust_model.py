@@ -44,8 +44,9 @@ class RobustModel(keras.Model):
 
     Called on images it is the network. In ``fit`` and ``evaluate`` each batch is augmented (training only), attacked
     inside the compiled step, and the method's loss is taken; the logs hold ``loss``, ``clean_accuracy``, and with an
-    attack ``adversarial_accuracy``, and with a Gaussian head ``clean_lkd`` and ``adversarial_lkd``, the mean of
-    ``‖h - μ_y‖²`` (Eq. 6 of the ATBLR paper; the two curves of its Fig. 3).
+    attack ``adversarial_accuracy`` (in certified training ``certified_accuracy``), and with a Gaussian head
+    ``clean_lkd`` and ``adversarial_lkd``, the mean of ``‖h - μ_y‖²`` (Eq. 6 of the ATBLR paper; the two curves of its
+    Fig. 3).
 
     Args:
         network: a built Keras model that maps images in [0, 1] to logits. It may be used and saved on its own.
@@ -76,7 +77,13 @@ class RobustModel(keras.Model):
         self.memory = Memory(name="memory")
         self.companions: list[Network] = []
         self.weight_perturbation: AWP | None = None
-        names = ("clean_accuracy", "adversarial_accuracy", "clean_lkd", "adversarial_lkd")
+        names = (
+            "clean_accuracy",
+            "adversarial_accuracy",
+            "certified_accuracy",
+            "clean_lkd",
+            "adversarial_lkd",
+        )
         self._monitors = {name: keras.metrics.Mean(name=name) for name in names}
         self.built = True
         backend.prepare(network)
@@ -122,11 +129,9 @@ class RobustModel(keras.Model):
     @property
     def metrics(self) -> list[Any]:
         """Keras' metrics, and of this model's own those that the method and the head give a meaning."""
-        shown = {"clean_accuracy"}
-        if self.method.attack is not None:
-            shown.add("adversarial_accuracy")
+        shown = {f"{name}_accuracy" for name in self.method.outcomes}
         if has_gmm_head(self.network):
-            shown |= {name.replace("accuracy", "lkd") for name in shown}
+            shown |= {f"{name}_lkd" for name in self.method.outcomes}
         hidden = [monitor for name, monitor in self._monitors.items() if name not in shown]
         return [metric for metric in super().metrics if not any(metric is other for other in hidden)]
 
@@ -154,10 +159,11 @@ class RobustModel(keras.Model):
         if training and self.augmentation is not None:
             x = self.augmentation(x, training=True)
         images: tuple[Tensor, ...] = (x,)
-        if self.method.attack is not None:
+        if len(self.method.outcomes) > 1:
             index = ops.arange(ops.shape(x)[0], dtype="int32") if index is None else index
             key = random.key(self.seed, _VALIDATION if step is None else step)
-            images += (ops.stop_gradient(self.method.craft(self.network, x, y, index, key, step)),)
+            crafted = self.method.craft(self.network, x, y, index, key, step)
+            images += (keras.tree.map_structure(ops.stop_gradient, crafted),)
         if training:
             self.steps_taken.assign_add(1)  # last: on torch and TensorFlow `step` is the variable itself
         return images, y, sample_weight
@@ -208,12 +214,11 @@ class RobustModel(keras.Model):
 
     def _monitor(self, y: Tensor, outputs: Any) -> None:
         indices = to_indices(y)
-        names = ("clean",) if self.method.attack is None else ("clean", "adversarial")
-        for name, logits in zip(names, outputs, strict=False):
+        for name, logits in zip(self.method.outcomes, outputs, strict=False):
             logits = ops.stop_gradient(logits)
             right = ops.cast(ops.cast(ops.argmax(logits, -1), "int32") == indices, "float32")
             self._monitors[f"{name}_accuracy"].update_state(right)
-            if has_gmm_head(self.network):
+            if f"{name}_lkd" in self._monitors and has_gmm_head(self.network):
                 self._monitors[f"{name}_lkd"].update_state(likelihood_regularization(indices, logits))
 
     def fit(self, x: Any = None, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:

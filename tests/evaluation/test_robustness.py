@@ -131,7 +131,7 @@ def test_json_keys(result) -> None:
     assert content["backend"] == keras.config.backend()
     assert (content["examples"], content["clean"], content["robust"]) == (4, 0.75, 0.25)
     keys = {"schema", "backend", "examples", "clean", "robust", "attacks", "warnings", "versions"}
-    keys |= {"checks", "transfer", "detection", "rejection", "intervals"}
+    keys |= {"checks", "transfer", "detection", "rejection", "certified", "intervals"}
     assert set(content) == keys | {"epsilon_curve", "seconds"}
     assert content["intervals"]["clean"] == pytest.approx([0.30, 0.95], abs=0.01)  # Wilson's for 3 of 4
     for attack in content["attacks"]:
