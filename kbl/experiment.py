@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kbl import attacks, backend, evaluation, feature_picture, gallery, report
+from kbl import attacks, backend, evaluation, feature_picture, gallery, purification, report
 from kbl import recipe as recipes
 from kbl.data import load as load_data
 from kbl.errors import DivergenceError, UserError
@@ -58,9 +58,13 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
         with atomic(folder / "radii.npy") as path:
             np.save(path, keras.ops.convert_to_numpy(model.method.memory["radii"]))
     settings = recipe.evaluation
-    substitute = None
+    substitute, naming = None, ""
+    if recipe.purifier is not None:
+        substitute, naming = network, "the network without its purifier"
+        network = purification.purified(network, recipe, dataset, folder, resume=resume, say=console.print)
     if settings.substitute is not None:
         seed, inside = settings.substitute.seed, _inside(folder, "substitute")
+        naming = f"the same recipe, seed {seed}"
         substitute = _train_substitute(recipe, seed, dataset, inside, resume=resume, quiet=quiet)
     records = folder / _RECORDS
     named = to_attacks(settings.attacks, gaussian_head=has_gmm_head(network))
@@ -74,8 +78,8 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
         records=records,
         resume=resume,
     )
-    if settings.substitute is not None:
-        result = _naming(result, f"the same recipe, seed {settings.substitute.seed}")
+    if naming:
+        result = _naming(result, naming)
     shown = [attack for _, attack in named if not getattr(attack, "targeted", False)]
     if shown:
         attack = next((attack for attack in shown if attack.name == "pgd"), shown[0])

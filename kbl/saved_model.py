@@ -10,7 +10,7 @@ from kbl.training import RobustModel
 
 
 def load_network(path: Path) -> Any:
-    """Load a run folder's model or a ``.keras`` file without running code from it.
+    """Load a run folder's model, with its purifier where it has one, or a ``.keras`` file without running code from it.
 
     Args:
         path: the folder or the file.
@@ -21,7 +21,9 @@ def load_network(path: Path) -> Any:
     Raises:
         UserError: it is corrupt, not a Keras model, or holds code or layers that safe mode refuses.
     """
-    path = path / "model.keras" if path.is_dir() else path
+    if path.is_dir():
+        whole = path / "purified.keras"
+        path = whole if whole.is_file() else path / "model.keras"
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:

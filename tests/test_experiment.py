@@ -37,6 +37,9 @@ def tiny(source, *changes: str) -> recipe.Recipe:
         few.append("method.attack.steps=2")
     if whole.training.probe is not None:
         few.append("training.probe.steps=2")
+    if whole.purifier is not None:
+        few += ["purifier.epochs=1", "purifier.filters=2", "purifier.blocks=1"]
+        few.append("evaluation.diagnostics=false")  # hundreds of passes, each of 64 of the PixelCNN
     for index, attack in enumerate(whole.evaluation.attacks):
         if hasattr(attack, "steps"):
             few.append(f"evaluation.attacks.{index}.steps=2")
@@ -94,8 +97,10 @@ def test_packaged_recipes_run(path, tmp_path) -> None:
     files = FILES | ({"substitute"} if chosen.evaluation.substitute else set())
     files |= {"iaat": {"radii.npy"}, "defensive_distillation": {"teacher"}}.get(chosen.method.name, set())
     files |= {f"source-{number}" for number in range(len(getattr(chosen.method, "sources", ())))}
+    files |= {"pixelcnn.keras", "purified.keras"} if chosen.purifier else set()
     assert {file.name for file in tmp_path.iterdir()} == files
-    assert (result["transfer"] is None) == (chosen.evaluation.substitute is None)
+    assert (result["transfer"] is None) == (chosen.evaluation.substitute is None and chosen.purifier is None)
+    assert (result["certified"] is None) == (chosen.evaluation.certified_epsilon is None)
     assert json.loads((tmp_path / "evaluation.json").read_text()) == json.loads(json.dumps(result))
     assert (result["schema"], result["examples"]) == (2, 6)
     assert len(result["attacks"]) >= len(chosen.evaluation.attacks)
@@ -114,6 +119,22 @@ def test_packaged_recipes_run(path, tmp_path) -> None:
         assert np.abs(gallery["x_adv"] - gallery["x"]).max() <= attack.epsilon
         assert (gallery["confidence"] > 0).all()
     assert chosen.name in (tmp_path / "report.html").read_text()
+
+
+def test_a_purified_network_is_kept_and_evaluated_whole(tmp_path) -> None:
+    chosen = tiny("digits-pixeldefend")
+    result = experiment.run(chosen, tmp_path, quiet=True)
+    assert result["transfer"]["substitute"] == "the network without its purifier"
+    made = (tmp_path / "pixelcnn.keras").stat().st_mtime_ns
+    again = experiment.evaluate(tmp_path, attacks=["paper"], samples=6, diagnostics=False, quiet=True)
+    assert [each["accuracy"] for each in again["attacks"]] == [each["accuracy"] for each in result["attacks"]]
+    (tmp_path / "report.html").unlink()
+    experiment.run(chosen, tmp_path, resume=True, quiet=True)
+    assert (tmp_path / "pixelcnn.keras").stat().st_mtime_ns == made  # not trained again
+    network = saved_model.load_network(tmp_path)
+    assert [layer.name for layer in network.layers] == ["purify", "digits_convnet"]
+    with np.load(tmp_path / "features.npz") as features:
+        assert features["clean"].shape[1] == 2
 
 
 RECIPE = """

@@ -127,6 +127,18 @@ def test_what_cannot_be_certified():
     }
 
 
+def test_what_does_not_go_with_a_purifier():
+    given = (
+        "purifier={epsilon = 0.1}",
+        "evaluation.substitute={seed = 3}",
+        "evaluation.certified_epsilon=0.1",
+    )
+    found = faults(VALID, *given)
+    assert set(found) == {"evaluation.substitute", "evaluation.certified_epsilon"}
+    assert "without it; leave it out" in found["evaluation.substitute"]
+    assert parse(VALID, given[:1]).purifier.levels == 256
+
+
 def test_missing_sections_and_wrong_shapes():
     assert faults("evaluation = 3\ntraining = {epochs = 1}\nmethod = {}") == {
         "data": "expected a table, received nothing",

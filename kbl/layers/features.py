@@ -28,9 +28,14 @@ def features_and_head(network: Network, *, gaussian: bool = False) -> tuple[Any,
                 f"Expected a Sequential or Functional network with an Input. Received: {network}"
             )
         head = network.layers[-1]
-        # Of one input the tensor itself: a model made with a list warns when it is called with a tensor.
-        inputs = network.inputs[0] if len(network.inputs) == 1 else network.inputs
-        _PARTS[network] = keras.Model(inputs, head.input, name=f"{network.name}_features"), head
+        if isinstance(network, keras.Sequential) and getattr(head, "layers", None):
+            inner, head = features_and_head(head)
+            start = keras.Input(network.input_shape[1:])
+            _PARTS[network] = keras.Sequential([start, *network.layers[:-1], inner]), head
+        else:
+            # Of one input the tensor itself: a model made with a list warns when it is called with a tensor.
+            inputs = network.inputs[0] if len(network.inputs) == 1 else network.inputs
+            _PARTS[network] = keras.Model(inputs, head.input, name=f"{network.name}_features"), head
     features, head = _PARTS[network]
     if gaussian and not isinstance(head, GMMHead):
         raise ValueError(f"Expected a network whose last layer is kbl.layers.GMMHead. Received: {network}")

@@ -11,6 +11,7 @@ from kbl.networks.heads import HeadName
 from kbl.networks.initialize import initialize
 from kbl.networks.mnist_convnet import mnist_convnet
 from kbl.networks.mnist_small_convnet import mnist_small_convnet
+from kbl.networks.pixelcnn import bits_per_dimension, pixelcnn, to_levels
 from kbl.networks.resnet import (
     preactresnet18,
     resnet8,
@@ -23,17 +24,20 @@ from kbl.networks.resnet import (
 )
 
 __all__ = [
+    "bits_per_dimension",
     "build",
     "digits_convnet",
     "initialize",
     "mnist_convnet",
     "mnist_small_convnet",
     "names",
+    "pixelcnn",
     "preactresnet18",
     "resnet8",
     "resnet18",
     "resnet20",
     "resnet32",
+    "to_levels",
     "wide_resnet8",
     "wide_resnet32",
     "wide_resnet34_10",

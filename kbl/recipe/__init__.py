@@ -40,7 +40,7 @@ from kbl.recipe.methods import (
 )
 from kbl.recipe.networks import Convnet, Network, ResNet
 from kbl.recipe.packaged import find, packaged
-from kbl.recipe.schema import Augmentation, Data, Evaluation, Recipe, Substitute, Training
+from kbl.recipe.schema import Augmentation, Data, Evaluation, Purifier, Recipe, Substitute, Training
 from kbl.recipe.suite import Plan, Planned, Suite, check, is_suite, plan
 from kbl.recipe.write import to_toml
 
@@ -78,6 +78,7 @@ __all__ = [
     "Network",
     "Plan",
     "Planned",
+    "Purifier",
     "Recipe",
     "RecipeError",
     "ResNet",

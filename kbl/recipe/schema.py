@@ -1,8 +1,8 @@
 """What a recipe may say: its sections, their keys, ranges and defaults."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from kbl.recipe.attacks import GAUSSIAN_LOSSES, Attack
 from kbl.recipe.fields import (
@@ -56,6 +56,17 @@ class Training(Section):
     probe: Attack | None = None  # attacks the validation images after each epoch
 
 
+class Purifier(Section):
+    """PixelDefend: a PixelCNN, trained on the clean images, purifies what the network is given."""
+
+    epsilon: Positive  # how far a pixel may move
+    levels: Annotated[Count, Field(ge=2)] = 256
+    filters: Count = 32
+    blocks: Count = 3
+    epochs: Count = 20
+    learning_rate: Positive = 0.002
+
+
 class Substitute(Section):
     """A network trained as the recipe says but from another seed, to craft black-box attacks on."""
 
@@ -80,7 +91,7 @@ class Evaluation(Section):
 
 
 class Recipe(Section):
-    """One experiment: data, network, method, training and evaluation."""
+    """One experiment: data, network, method, training, perhaps a purifier, and evaluation."""
 
     name: Name
     description: str = ""
@@ -89,6 +100,7 @@ class Recipe(Section):
     network: Network
     method: Method
     training: Training
+    purifier: Purifier | None = None
     evaluation: Evaluation = Evaluation()
 
     @model_validator(mode="after")
@@ -103,7 +115,12 @@ def combination_faults(recipe: Any) -> list[tuple[str, str]]:
 
     Works on plain, possibly faulty tables, so that these faults are told together with all others.
     """
-    return [*_head_faults(recipe), *_method_faults(recipe), *_certificate_faults(recipe)]
+    return [
+        *_head_faults(recipe),
+        *_method_faults(recipe),
+        *_certificate_faults(recipe),
+        *_purifier_faults(recipe),
+    ]
 
 
 def _head_faults(recipe: Any) -> list[tuple[str, str]]:
@@ -167,6 +184,18 @@ def _certificate_faults(recipe: Any) -> list[tuple[str, str]]:
             (key, "is not defined for the statistics of a batch; leave network.batch_normalization out")
         )
     return faults
+
+
+def _purifier_faults(recipe: Any) -> list[tuple[str, str]]:
+    """What a network behind a purifier does not allow."""
+    evaluation = _get(recipe, "evaluation") or {}
+    if _get(recipe, "purifier") is None:
+        return []
+    reasons = {
+        "substitute": "attacks that do not know of the purifier are crafted on the network without it; leave it out",
+        "certified_epsilon": "purified images cannot be certified; leave it out",
+    }
+    return [(f"evaluation.{key}", why) for key, why in reasons.items() if _get(evaluation, key) is not None]
 
 
 def _get(value: Any, *keys: str) -> Any:

@@ -1,6 +1,7 @@
 """The report of a suite: its table and its figures, from `suite.json` and the folders of its runs."""
 
 import base64
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,7 @@ def _title(suite: Mapping[str, Any], run: Mapping[str, Any]) -> str:
 
 
 def _titled(figure: Figure, suite: Mapping[str, Any]) -> Figure:
-    """Say the scale in the picture itself."""
-    figure.suptitle(f"{suite['title']} ({suite['scale']} scale)", fontsize=10)
+    """Say in the picture itself what was computed: a figure is shown without the page around it, too."""
+    note = textwrap.wrap(f"Scale {suite['scale']}: {suite['note']}.", 12 * int(figure.get_figwidth()))
+    figure.suptitle("\n".join([suite["title"], *note]), fontsize=9)
     return figure

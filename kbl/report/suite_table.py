@@ -80,7 +80,7 @@ def _row(suite: Mapping[str, Any], runs: list[Mapping[str, Any]]) -> Row:
 def notes(suite: Mapping[str, Any]) -> list[str]:
     """Return what a reader of the table must know."""
     finished = [run for run in suite["runs"] if run["state"] == "finished"]
-    found = [f"Scale {suite['scale']}: {suite['note']}"]
+    found = [f"Scale {suite['scale']}: {suite['note']}."]
     examples = sorted({run["examples"] for run in finished})
     seeds = sorted({run["seed"] for run in finished})
     if finished:
