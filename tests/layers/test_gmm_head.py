@@ -295,6 +295,16 @@ def test_features_and_head(make, nested: bool) -> None:
     )
 
 
+def test_features_and_head_of_a_network_in_a_sequential_model() -> None:
+    """What purifies images first is such a model."""
+    inner = sequential()
+    outer = keras.Sequential([keras.Input((4,)), keras.layers.Rescaling(2.0), inner])
+    features, head = features_and_head(outer, gaussian=True)
+    assert head is inner.layers[-1]
+    x = np.random.default_rng(0).random((5, 4)).astype("float32")
+    np.testing.assert_array_equal(ops.convert_to_numpy(head(features(x))), ops.convert_to_numpy(outer(x)))
+
+
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__(name="subclassed")
@@ -306,13 +316,14 @@ class Subclassed(keras.Model):
 
 def test_features_and_head_refuses_other_networks() -> None:
     dense = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)], name="flat")
-    outer = keras.Sequential([keras.Input((4,)), sequential()], name="outer")
+    start = keras.Input((4,))
+    outer = keras.Model(start, sequential()(start), name="outer")
     subclassed = Subclassed()
     subclassed(np.zeros((1, 4), "float32"))
     unbuilt = keras.Sequential([GMMHead(2)], name="unbuilt")
     for network, message in (
         (dense, "Received: <Sequential name=flat"),
-        (outer, "Received: <Sequential name=outer"),
+        (outer, "Received: <Functional name=outer"),
         (subclassed, "Received: <Subclassed name=subclassed"),
         (unbuilt, "with an Input.*Received: <Sequential name=unbuilt"),
         (GMMHead(2, name="alone"), "Received: <GMMHead name=alone"),
