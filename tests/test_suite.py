@@ -132,6 +132,41 @@ def test_every_fault_is_listed(file, tmp_path) -> None:
     assert not is_suite("digits")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('note = "less of everything"\n', "", "scales.cpu.note: expected a value, received nothing"),
+        ("[scales.cpu]", "[scales.tpu]", 'scales.tpu: expected "paper", "gpu" or "cpu", received "tpu"'),
+        ("seeds = [0, 1]", "seeds = []", "scales.paper.seeds: expected at least 1 entry, received []"),
+        (
+            "seeds = [0, 1]",
+            "seeds = [-1]",
+            "scales.paper.seeds.0: expected a number greater than or equal to 0",
+        ),
+        ("Clean = 90.0", 'Clean = "x"', "runs.0.paper.Clean: expected a number or a fraction"),
+        ('axis = "smoothing"', "", "figures.0.axis: expected a value, received nothing"),
+        (
+            'kind = "sweep"',
+            'kind = "swep"',
+            'figures.0.kind: expected one of "likelihood", "sweep", "features"',
+        ),
+    ],
+)
+def test_faults_of_the_file_inside_tables_of_free_keys(file, old: str, new: str, told: str) -> None:
+    file.write_text(SUITE.replace(old, new), encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        plan(file)
+    [fault] = caught.value.faults
+    assert f"{fault.key}: {fault.message}".startswith(told)
+
+
+def test_a_suite_needs_a_scale(file) -> None:
+    start, end = SUITE.index("[scales"), SUITE.index("[[groups")
+    file.write_text("scales = {}\n" + SUITE[:start] + SUITE[end:], encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"scales: expected at least 1 entry, received \{\}"):
+        plan(file)
+
+
 @pytest.mark.parametrize("path", [path for path in packaged() if is_suite(path)], ids=lambda path: path.stem)
 def test_packaged_suites_are_valid_at_every_scale(path) -> None:
     check(path)

@@ -49,6 +49,9 @@ def from_validation(error: ValidationError, schema: Any) -> list[Fault]:
         for fault in error.errors(include_url=False)
         # The first only follows from another fault; the second is `combination_faults`, which names its keys itself.
         if fault["type"] not in ("default_factory_not_called", "value_error")
+        and not (
+            fault["type"] == "too_short" and fault["input"]
+        )  # its entries are at fault, not their number
     ]
 
 
@@ -64,8 +67,9 @@ def _describe(fault: dict[str, Any], schema: Any) -> Fault:
         case "missing":
             what, received = _required(kind), None
         case "union_tag_invalid" | "union_tag_not_found":
-            key = f"{key}.name".lstrip(".")
-            choices, received = _names(kind), received.get("name")
+            tag = fault["ctx"]["discriminator"].strip("'")
+            key = f"{key}.{tag}".lstrip(".")
+            choices, received = _names(kind), received.get(tag)
             what = f"one of {', '.join(map(_show, choices))}"
         case _:
             what = _what(fault["msg"])
@@ -84,9 +88,14 @@ def _place(schema: Any, location: Iterable[int | str]) -> tuple[str, type[Sectio
     section, kind = None, schema
     for step in location:
         sections = _sections(kind)
+        if step == "[key]":  # the fault is the key itself, which stands before
+            continue
         if isinstance(step, int):  # an entry of a list
             keys.append(str(step))
             kind = get_args(kind)[0]
+        elif get_origin(kind) is dict:  # a table of free keys
+            keys.append(step)
+            kind = get_args(kind)[1]
         elif len(sections) > 1:  # the member of a union, which a recipe does not write
             kind = next(member for member in sections if step in _names(member))
         else:
@@ -106,8 +115,9 @@ def _sections(kind: Any) -> list[type[Section]]:
 
 
 def _names(kind: Any) -> tuple[str, ...]:
-    """Return what `name` may be in a section, or in any of a union of sections."""
-    return tuple(n for section in _sections(kind) for n in get_args(section.model_fields["name"].annotation))
+    """Return what tells a section, or any of a union of sections, from the others: its `name`, or `kind`."""
+    fields = [section.model_fields for section in _sections(kind)]
+    return tuple(n for field in fields for n in get_args((field.get("name") or field["kind"]).annotation))
 
 
 def _required(kind: Any) -> str:
@@ -120,8 +130,9 @@ def _required(kind: Any) -> str:
 
 def _what(message: str) -> str:
     """Turn pydantic's "Input should be a valid tuple" into "a list", as TOML calls it."""
-    what = re.sub(r"^\w+ should be ", "", message).replace("a valid tuple", "a list").replace("'", '"')
-    what = re.sub(r"^a valid dictionary or .*", "a table", what).replace("a valid integer", "an integer")
+    what = re.sub(r"^\w+ should (be|have) ", "", message).replace("a valid tuple", "a list").replace("'", '"')
+    what = re.sub(r" item after validation.*", " entry", what)
+    what = re.sub(r"^a valid dictionary.*", "a table", what).replace("a valid integer", "an integer")
     return f"a number {what}" if what.startswith(("greater", "less")) else what.replace("a valid ", "a ")
 
 

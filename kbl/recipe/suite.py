@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from kbl.recipe.faults import Fault, RecipeError, from_validation
-from kbl.recipe.fields import Flag, Name, Section, Seed
+from kbl.recipe.fields import Flag, Name, Number, Section, Seed
 from kbl.recipe.load import load, set_value, validated
 from kbl.recipe.packaged import find
 from kbl.recipe.schema import Recipe
@@ -48,7 +48,7 @@ class Run(Section):
     grid: dict[str, tuple[Any, ...]] = Field(
         default_factory=dict
     )  # one run for each value of each dotted key
-    paper: dict[str, float] = Field(default_factory=dict)  # label of a measure: accuracy in %
+    paper: dict[str, Number] = Field(default_factory=dict)  # label of a measure: accuracy in %
 
 
 class Measure(Section):
@@ -90,7 +90,7 @@ class Suite(Section):
     name: Name
     title: str
     base: dict[str, Any]  # the sections of a recipe
-    scales: dict[ScaleName, Scale]
+    scales: Annotated[dict[ScaleName, Scale], Field(min_length=1)]
     groups: tuple[Group, ...] = ()
     runs: Annotated[tuple[Run, ...], Field(min_length=1)]
     measures: Annotated[tuple[Measure, ...], Field(min_length=1)]
