@@ -40,8 +40,9 @@ from kbl.recipe.methods import (
 )
 from kbl.recipe.networks import Convnet, Network, ResNet
 from kbl.recipe.packaged import find, packaged
+from kbl.recipe.planning import Plan, Planned, check, is_suite, plan
 from kbl.recipe.schema import Augmentation, Data, Evaluation, Purifier, Recipe, Substitute, Training
-from kbl.recipe.suite import Plan, Planned, Suite, check, is_suite, plan
+from kbl.recipe.suite import Suite
 from kbl.recipe.write import to_toml
 
 __all__ = [
