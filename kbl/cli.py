@@ -112,7 +112,7 @@ def _run_suite(
     from kbl.recipe import plan
 
     planned = plan(suite, changes)
-    backend = backend_choice.choose(backend, planned.runs[0].recipe.backend if planned.runs else None)
+    backend = backend_choice.choose(backend, planned.chosen[0].recipe.backend)
     folder = out or run_folder.RUNS / f"{planned.suite.name}-{planned.scale}-{backend}"
     folder.mkdir(parents=True, exist_ok=True)
     if not quiet:
@@ -126,7 +126,7 @@ def _run_suite(
     typer.echo((folder / "table.md").read_text(encoding="utf-8"))
     typer.echo(f"Report: {folder / 'report.html'}")
     if failed:
-        raise UserError(f"{len(failed)} of {len(planned.runs)} runs failed:\n  " + "\n  ".join(failed))
+        raise UserError(f"{len(failed)} of {len(planned.chosen)} runs failed:\n  " + "\n  ".join(failed))
 
 
 @app.command("eval")

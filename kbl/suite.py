@@ -16,7 +16,7 @@ _FAILURE = "failure.txt"
 
 
 def run(plan: Plan, folder: Path, *, quiet: bool = False) -> list[str]:
-    """Run what is missing, one run after another; go on with what was cut off.
+    """Run what is missing of the chosen runs, one after another; go on with what was cut off.
 
     After each run the suite's table and figures are written anew. A run that fails leaves `failure.txt` in its folder
     and does not stop the others; it is tried again when the suite is called again.
@@ -31,11 +31,11 @@ def run(plan: Plan, folder: Path, *, quiet: bool = False) -> list[str]:
     """
     console = Console(quiet=quiet)
     failed = []
-    for number, planned in enumerate(plan.runs, 1):
+    for number, planned in enumerate(plan.chosen, 1):
         place = folder / planned.folder
         if (place / "report.html").is_file():
             continue
-        console.print(f"[{number}/{len(plan.runs)}] {place}", markup=False, highlight=False)
+        console.print(f"[{number}/{len(plan.chosen)}] {place}", markup=False, highlight=False)
         place.mkdir(exist_ok=True)
         (place / _FAILURE).unlink(missing_ok=True)
         try:
@@ -58,8 +58,12 @@ def write(plan: Plan, folder: Path) -> None:
 
 
 def measured(plan: Plan, folder: Path) -> dict[str, Any]:
-    """Return what `suite.json` holds: the layout of the suite, and each run's values in %."""
+    """Return what `suite.json` holds: the layout of the suite, and each run's values in %.
+
+    Of the runs that are not chosen it holds those that are there.
+    """
     suite = plan.suite
+    runs = [(each, _measured(each, folder / each.folder, suite.measures)) for each in plan.runs]
     return {
         "name": suite.name,
         "title": suite.title,
@@ -71,7 +75,7 @@ def measured(plan: Plan, folder: Path) -> dict[str, Any]:
         "figures": [figure.model_dump() for figure in suite.figures],
         "versions": evaluation.versions(),
         "backend": keras.config.backend(),
-        "runs": [_measured(planned, folder / planned.folder, suite.measures) for planned in plan.runs],
+        "runs": [found for each, found in runs if each in plan.chosen or found["state"] != "missing"],
     }
 
 

@@ -106,10 +106,79 @@ def test_what_a_suite_plans(file) -> None:
     assert planned.note == "less of everything"
     assert planned.runs[2].label == "Smoothed (label_smoothing 0.1)"
     both = plan(file, ["training.epochs=3", "only=['plain']"])
-    assert [(run.seed, run.recipe.training.seed, run.recipe.training.epochs) for run in both.runs] == [
+    assert [(run.seed, run.recipe.training.seed, run.recipe.training.epochs) for run in both.chosen] == [
         (0, 0, 3),
         (1, 1, 3),
     ]
+    assert len(both.runs) == 6
+
+
+def test_one_seed_or_id_needs_no_list(file) -> None:
+    planned = plan(file, ["only=plain", "seeds=3"])
+    assert [run.folder for run in planned.chosen] == ["plain-seed3"]
+
+
+def test_nothing_removes_a_key(file) -> None:
+    file.write_text(
+        SUITE.replace("[base.evaluation]", "[base.data.augmentation]\nmirror = true\n\n[base.evaluation]")
+    )
+    assert plan(file).runs[0].recipe.data.augmentation.mirror
+    assert not plan(file, ["data.augmentation=none"]).runs[0].recipe.data.augmentation.mirror
+
+
+def test_a_change_must_fit_the_runs_that_were_asked_for(file) -> None:
+    needy = ["scale=cpu", "evaluation.detect=true"]  # refused with the dense head of the others
+    assert [run.id for run in plan(file, [*needy, "only=plain"]).runs] == ["plain"]
+    with pytest.raises(RecipeError, match="needs the Gaussian head"):
+        plan(file, needy)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            "only=plan",
+            'only: expected ids of runs (plain, smooth-0.0, smooth-0.1), received plan, did you mean "plain"?',
+        ),
+        ("only=['smooth']", "only: expected ids of runs (plain, smooth-0.0, smooth-0.1), received smooth"),
+        ("only=5", "only.0: expected a string, received 5"),
+        ("only=[]", "only: expected at least 1 entry, received []"),
+        ("seeds=x", 'seeds.0: expected an integer, received "x"'),
+        ("seeds=[0, true]", "seeds.1: expected an integer, received true"),
+        ("seeds=-1", "seeds.0: expected a number greater than or equal to 0, received -1"),
+        ("scale=[1]", 'scale: expected "paper", "gpu" or "cpu", received [1]'),
+        ("training.seed=3", "training.seed: the seeds of a suite set it: give --set seeds=3"),
+        ("training.epochs", "expected key.path=value, received training.epochs"),
+        ("training..epochs=3", "expected key.path=value, received training..epochs=3"),
+        ("training.epochs.x=3", "runs.plain.training.epochs.x: expected a key of a table or the index of"),
+        (
+            "evaluation.attacks.99.steps=3",
+            "runs.plain.evaluation.attacks.99.steps: expected a key of a table or",
+        ),
+        (
+            "evaluation.attacks.x=3",
+            "runs.plain.evaluation.attacks.x: expected a key of a table or the index of",
+        ),
+        ("evaluation.attacks.0=none", "runs.plain.evaluation.attacks.0: expected a table, received nothing"),
+    ],
+)
+def test_faults_of_what_is_set(file, change: str, told: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        plan(file, [change])
+    assert ": ".join(filter(None, caught.value.faults[0])).startswith(told)
+
+
+def test_a_measure_needs_its_attack(file) -> None:
+    told = (
+        r'measures\.1\.attack: expected the label of an attack \(FGSM\), received FGMS, did you mean "FGSM"\?'
+    )
+    misspelt = SUITE.replace('attack = "FGSM"', 'attack = "FGMS"')
+    file.write_text(misspelt, encoding="utf-8")
+    with pytest.raises(RecipeError, match=told):
+        plan(file)
+    # What has no label is called as the attack itself says, which is known once it is built.
+    file.write_text(misspelt.replace('label = "FGSM"\nepsilon', "epsilon"), encoding="utf-8")
+    assert plan(file).runs
 
 
 def test_every_fault_is_listed(file, tmp_path) -> None:

@@ -111,15 +111,26 @@ def _validate(kind: Any, value: Any, origin: str, faults: Sequence[Fault] = ()) 
 
 def set_value(table: dict[str, Any], text: str) -> Fault | None:
     """Put the value of `key.path=value` into nested tables and lists, or say why not."""
+    read = assignment(text)
+    return read if isinstance(read, Fault) else put(table, *read)
+
+
+def assignment(text: str) -> tuple[str, Any] | Fault:
+    """Return key and value of `key.path=value`, or say that it is none."""
     key, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not all(key.split(".")):
         return Fault("", f"expected key.path=value, received {text}")
+    return key, _value(value)
+
+
+def put(table: dict[str, Any], key: str, value: Any) -> Fault | None:
+    """Put a value at a dotted key into nested tables and lists, or say why not."""
     *parents, last = key.split(".")
     place: Any = table
     try:
         for parent in parents:
             place = place.setdefault(parent, {}) if isinstance(place, dict) else place[int(parent)]
-        place[last if isinstance(place, dict) else int(last)] = _value(value)
+        place[last if isinstance(place, dict) else int(last)] = value
     except (IndexError, TypeError, ValueError):
         return Fault(key, "expected a key of a table or the index of a list's entry; there is no such place")
     return None

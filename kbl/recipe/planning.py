@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kbl.recipe.faults import Fault, RecipeError, from_validation
-from kbl.recipe.load import load, set_value, validated
+from kbl.recipe.faults import Fault, RecipeError, from_validation, nearest
+from kbl.recipe.load import assignment, load, put, validated
 from kbl.recipe.packaged import find
 from kbl.recipe.schema import Recipe
-from kbl.recipe.suite import Changes, Group, Run, ScaleName, Suite
+from kbl.recipe.suite import Changes, Group, Options, Run, ScaleName, Suite
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,12 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """A suite at one scale: its runs in the order of the file, all of them valid."""
+    """A suite at one scale: its runs in the order of the file, all of them valid, and those that were asked for."""
 
     suite: Suite
     scale: ScaleName
     runs: tuple[Planned, ...]
+    chosen: tuple[Planned, ...]
 
     @property
     def note(self) -> str:
@@ -79,7 +80,8 @@ def plan(source: str | Path, overrides: Sequence[str] = ()) -> Plan:
     Args:
         source: a path, or the name of a suite that comes with kbl.
         overrides: each `key=value` as given to `--set`: `scale` ("paper" by default), `seeds`, `only` (a list of runs'
-            ids), and else a dotted key of the recipe, for every run.
+            ids), and else a dotted key of the recipe, for every run. A run that was not asked for and that they do not
+            fit is left out.
 
     Raises:
         RecipeError: all faults of the suite, or of its recipes at this scale.
@@ -87,30 +89,45 @@ def plan(source: str | Path, overrides: Sequence[str] = ()) -> Plan:
     """
     path = find(source)
     suite = _read(path)
-    options: dict[str, Any] = {"scale": "paper", "seeds": None, "only": None}
-    changes: Changes = {}
-    for override in overrides:
-        key, _, value = (part.strip() for part in override.partition("="))
-        read: dict[str, Any] = {}
-        if not key or set_value(read, f"value={value}"):
-            raise RecipeError(f"--set {override}", [Fault("", f"expected key=value, received {override}")])
-        (options if key in options else changes)[key] = read["value"]
-    scale = options["scale"]
-    if scale not in suite.scales:
+    options, changes = _options(overrides)
+    if options.scale not in suite.scales:
         known = ", ".join(suite.scales)
-        raise RecipeError(str(path), [Fault("scale", f"expected one of {known}, received {scale}")])
-    faults, runs = list(_reference_faults(suite)), []
-    for seed in options["seeds"] or suite.scales[scale].seeds:
-        for run, table in _described(suite, scale, changes, seed):
-            if options["only"] and run.id not in options["only"]:
-                continue
+        raise RecipeError(str(path), [Fault("scale", f"expected one of {known}, received {options.scale}")])
+    faults, runs, is_whole = list(_reference_faults(suite, options.only or ())), [], True
+    for seed in options.seeds or suite.scales[options.scale].seeds:
+        for run, table, misplaced in _described(suite, options.scale, changes, seed):
             recipe, found = validated(table)
-            faults += [Fault(f"runs.{run.id}.{key}".rstrip("."), message) for key, message in found]
-            if recipe is not None:
+            if recipe is not None and not misplaced:
                 runs.append(Planned(run.id, run.label, run.group, seed, recipe, run.paper))
+                continue
+            is_whole = False
+            if options.only is None or run.id in options.only:
+                found = [*misplaced, *found]
+                faults += [Fault(f"runs.{run.id}.{key}".rstrip("."), message) for key, message in found]
+    if is_whole:
+        faults += _measure_faults(suite, runs)
     if faults:
-        raise RecipeError(f"{path} at scale {scale}", list(dict.fromkeys(faults)))
-    return Plan(suite, scale, tuple(runs))
+        raise RecipeError(f"{path} at scale {options.scale}", list(dict.fromkeys(faults)))
+    chosen = tuple(run for run in runs if options.only is None or run.id in options.only)
+    return Plan(suite, options.scale, tuple(runs), chosen)
+
+
+def _options(overrides: Sequence[str]) -> tuple[Options, Changes]:
+    """Tell the options of a suite from changes of its recipes."""
+    given: Changes = {}
+    for override in overrides:
+        read = assignment(override)
+        if isinstance(read, Fault):
+            raise RecipeError(f"--set {override}", [read])
+        given[read[0]] = read[1]
+    if "training.seed" in given:
+        reason = f"the seeds of a suite set it: give --set seeds={given['training.seed']}"
+        raise RecipeError("--set", [Fault("training.seed", reason)])
+    chosen = {key: given.pop(key) for key in Options.model_fields if key in given}
+    try:
+        return Options.model_validate(chosen), given
+    except ValidationError as error:
+        raise RecipeError("--set", from_validation(error, Options)) from error
 
 
 def _read(path: Path) -> Suite:
@@ -124,15 +141,15 @@ def _read(path: Path) -> Suite:
 
 def _described(
     suite: Suite, scale: ScaleName, overrides: Changes, seed: int
-) -> Iterator[tuple[Run, dict[str, Any]]]:
-    """Yield each run, of grids each point, and the table of its recipe."""
+) -> Iterator[tuple[Run, dict[str, Any], list[Fault]]]:
+    """Yield each run, of grids each point, the table of its recipe, and which changes have no place there."""
     groups = {group.id: group for group in suite.groups}
     for run in suite.runs:
         group = groups.get(run.group or "") or Group(id="none", label="")
         for suffix, label, chosen in _grid(run.grid):
             table = copy.deepcopy(suite.base)
             table["name"] = f"{suite.name}-{run.id}{suffix}"
-            for changes in (
+            changes = [
                 suite.scales[scale].changes,
                 group.changes,
                 group.scales.get(scale) or {},
@@ -141,12 +158,21 @@ def _described(
                 chosen,
                 overrides,
                 {"training.seed": seed},
-            ):
-                for key, value in changes.items():
-                    _put(table, key, copy.deepcopy(value))
-            for key in run.drop:
-                _put(table, key, None)
-            yield run.model_copy(update={"id": f"{run.id}{suffix}", "label": f"{run.label}{label}"}), table
+                dict.fromkeys(run.drop),
+            ]
+            pairs = [(key, copy.deepcopy(value)) for each in changes for key, value in each.items()]
+            faults = [fault for key, value in pairs if (fault := put(table, key, value))]
+            named = {"id": f"{run.id}{suffix}", "label": f"{run.label}{label}"}
+            yield run.model_copy(update=named), _without_nothing(table), faults
+
+
+def _without_nothing(value: Any) -> Any:
+    """Leave out the keys of tables that were set to nothing."""
+    if isinstance(value, list):
+        return [_without_nothing(entry) for entry in value]
+    if isinstance(value, dict):
+        return {key: _without_nothing(inner) for key, inner in value.items() if inner is not None}
+    return value
 
 
 def _grid(grid: dict[str, tuple[Any, ...]]) -> Iterator[tuple[str, str, Changes]]:
@@ -160,22 +186,14 @@ def _grid(grid: dict[str, tuple[Any, ...]]) -> Iterator[tuple[str, str, Changes]
         yield ending.replace("/", "_").replace(" ", "_"), f" ({', '.join(short)})" if short else "", point
 
 
-def _put(table: dict[str, Any], key: str, value: Any) -> None:
-    """Put a value at a dotted key; None removes what is there."""
-    *parents, last = key.split(".")
-    place: Any = table
-    for parent in parents:
-        place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
-    if value is None:
-        place.pop(last, None)
-    else:
-        place[int(last) if isinstance(place, list) else last] = value
-
-
-def _reference_faults(suite: Suite) -> Iterator[Fault]:
+def _reference_faults(suite: Suite, only: Sequence[str]) -> Iterator[Fault]:
     """What names something that the suite does not have."""
     groups, measures = {group.id for group in suite.groups}, {measure.label for measure in suite.measures}
-    ids = {run.id + suffix for run in suite.runs for suffix, _, _ in _grid(run.grid)}
+    ids = [run.id + suffix for run in suite.runs for suffix, _, _ in _grid(run.grid)]
+    for run_id in only:
+        if run_id not in ids:
+            known = ", ".join(ids)
+            yield Fault("only", f"expected ids of runs ({known}), received {run_id}{nearest(run_id, ids)}")
     for run in suite.runs:
         if run.group is not None and run.group not in groups:
             yield Fault(f"runs.{run.id}.group", f"expected the id of a group, received {run.group}")
@@ -186,3 +204,17 @@ def _reference_faults(suite: Suite) -> Iterator[Fault]:
         for run_id in getattr(figure, "runs", ()):
             if run_id not in ids:
                 yield Fault(f"figures.{number}.runs", f"expected ids of runs, received {run_id}")
+
+
+def _measure_faults(suite: Suite, runs: Sequence[Planned]) -> Iterator[Fault]:
+    """What no attack of any run is called; those without a label get theirs when they are built."""
+    attacks = [attack for run in runs for attack in run.recipe.evaluation.attacks]
+    if any(attack.label is None or attack.name == "standard" for attack in attacks):
+        return
+    labels = list(dict.fromkeys(str(attack.label) for attack in attacks))
+    for number, measure in enumerate(suite.measures):
+        if measure.attack is not None and measure.attack not in labels:
+            known = ", ".join(labels) or "there is none"
+            hint = nearest(measure.attack, labels)
+            reason = f"expected the label of an attack ({known}), received {measure.attack}{hint}"
+            yield Fault(f"measures.{number}.attack", reason)

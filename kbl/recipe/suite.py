@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from kbl.recipe.fields import Flag, Name, Number, Section, Seed
 
@@ -87,3 +87,15 @@ class Suite(Section):
     measures: Annotated[tuple[Measure, ...], Field(min_length=1)]
     transposed: Flag = False  # measures as rows
     figures: tuple[Figure, ...] = ()
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+class Options(Section):
+    """What `--set` says of the suite itself: one seed or id may stand without its list."""
+
+    scale: ScaleName = "paper"
+    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_listed), Field(min_length=1)] | None = None
+    only: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)] | None = None
