@@ -72,8 +72,12 @@ def run(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="By default runs/NAME-BACKEND.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the run in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an unfinished run; a suite always does.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the run in --out; not for a suite.")
+    ] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Train and evaluate what a recipe describes, or all that a suite lists."""
@@ -81,6 +85,10 @@ def run(
     from kbl.recipe import is_suite, load
 
     if is_suite(recipe):
+        if force:
+            raise UserError(
+                "--force: a suite replaces no run; remove the folder of a run, or give another one by --out"
+            )
         _run_suite(recipe, backend, set_ or (), out, quiet=quiet)
         return
     chosen = load(recipe, set_ or ())

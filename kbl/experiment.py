@@ -47,7 +47,7 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
     keras.config.set_dtype_policy(recipe.training.precision)
     dataset = load_data(recipe.data.name, recipe.data.limit)
     described = folder / "recipe.toml"
-    if resume and described.is_file() and described.read_text(encoding="utf-8") != recipes.to_toml(recipe):
+    if resume and holds_another(recipe, folder):
         raise UserError(f"the recipe differs from {described}: go on with that one, or begin another run")
     write_text(described, recipes.to_toml(recipe))
     environment = _environment(recipe, started)
@@ -92,6 +92,12 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
     Recorder(folder, "").remove_checkpoint()
     records.unlink(missing_ok=True)
     return result.to_dict()
+
+
+def holds_another(recipe: recipes.Recipe, folder: Path) -> bool:
+    """Tell whether a folder holds the run of another recipe."""
+    described = folder / "recipe.toml"
+    return described.is_file() and described.read_text(encoding="utf-8") != recipes.to_toml(recipe)
 
 
 def _train_substitute(

@@ -19,7 +19,8 @@ def run(plan: Plan, folder: Path, *, quiet: bool = False) -> list[str]:
     """Run what is missing of the chosen runs, one after another; go on with what was cut off.
 
     After each run the suite's table and figures are written anew. A run that fails leaves `failure.txt` in its folder
-    and does not stop the others; it is tried again when the suite is called again.
+    and does not stop the others; it is tried again when the suite is called again. A folder that holds the run of
+    another recipe is left as it is, and counts as failed.
 
     Args:
         plan: the runs.
@@ -33,6 +34,9 @@ def run(plan: Plan, folder: Path, *, quiet: bool = False) -> list[str]:
     failed = []
     for number, planned in enumerate(plan.chosen, 1):
         place = folder / planned.folder
+        if experiment.holds_another(planned.recipe, place):
+            failed.append(f"{planned.folder}: {_another(place)}")
+            continue
         if (place / "report.html").is_file():
             continue
         console.print(f"[{number}/{len(plan.chosen)}] {place}", markup=False, highlight=False)
@@ -79,6 +83,12 @@ def measured(plan: Plan, folder: Path) -> dict[str, Any]:
     }
 
 
+def _another(place: Path) -> str:
+    return (
+        f"the recipe differs from {place / 'recipe.toml'}: remove that folder, or give another one by --out"
+    )
+
+
 def _measured(planned: Planned, place: Path, measures: Any) -> dict[str, Any]:
     described: dict[str, Any] = {
         "id": planned.id,
@@ -90,6 +100,8 @@ def _measured(planned: Planned, place: Path, measures: Any) -> dict[str, Any]:
         "recipe": planned.recipe.model_dump(mode="json"),
         "state": "missing",
     }
+    if experiment.holds_another(planned.recipe, place):
+        return {**described, "state": "failed", "failure": _another(place)}
     if (place / _FAILURE).is_file():
         failure = (place / _FAILURE).read_text(encoding="utf-8").strip()
         return {**described, "state": "failed", "failure": failure}

@@ -298,6 +298,21 @@ def test_a_suite_runs_fails_goes_on_and_reports(file, tmp_path) -> None:
     assert (folder / "plain-seed0" / "report.html").stat().st_mtime_ns == before
     again = json.loads((folder / "suite.json").read_text(encoding="utf-8"))
     assert {run["state"] for run in again["runs"]} == {"finished"}
+    # One run alone is asked for: the others stay in the table, but for those that never ran.
+    assert suites.run(plan(file, ["scale=cpu", "seeds=[0, 1]", "only=plain"]), folder, quiet=True) == []
+    content = json.loads((folder / "suite.json").read_text(encoding="utf-8"))
+    assert {run["folder"]: run["state"] for run in content["runs"]} == dict.fromkeys(states, "finished")
+    # Under other settings what is there is not taken for their result.
+    changed = plan(file, ["scale=cpu", "only=plain", "training.learning_rate=0.1"])
+    [told] = suites.run(changed, folder, quiet=True)
+    assert told.startswith("plain-seed0: the recipe differs from ")
+    assert told.endswith("plain-seed0/recipe.toml: remove that folder, or give another one by --out")
+    content = json.loads((folder / "suite.json").read_text(encoding="utf-8"))
+    assert {run["folder"]: run["state"] for run in content["runs"]} == {
+        "plain-seed0": "failed",
+        "smooth-0.1-seed0": "failed",
+    }
+    assert (folder / "plain-seed0" / "report.html").stat().st_mtime_ns == before
 
 
 def test_the_shell(file, tmp_path, monkeypatch) -> None:
@@ -310,6 +325,10 @@ def test_the_shell(file, tmp_path, monkeypatch) -> None:
     assert shown.exit_code == 0, shown.output
     assert (tmp_path / "table.md").read_text() == (tmp_path / "out" / "table.md").read_text()
     assert CliRunner().invoke(app, ["check", str(file), "table1"]).exit_code == 0
+    assert CliRunner().invoke(app, [*words, "--resume"]).exit_code == 0
+    forced = CliRunner().invoke(app, [*words, "--force"])
+    assert forced.exit_code == 2
+    assert "--force: a suite replaces no run" in forced.output
     (tmp_path / "out" / "plain-seed0" / "report.html").unlink()
     (tmp_path / "out" / "plain-seed0" / "recipe.toml").write_text("name = 'x'\n")
     failed = CliRunner().invoke(app, words)
