@@ -152,7 +152,7 @@ def evaluate(
         settings, data = recipe.evaluation, data or recipe.data.name
     if data is None:
         raise UserError(
-            f"{path} comes without a recipe: name its data by --data digits, --data mnist or a .npz file"
+            f"{path} comes without a recipe: name its data by --data: digits, mnist, cifar10, cifar100 or a .npz file"
         )
     described = chosen(path, attacks or ["paper"], recipe)
     dataset = load_data(data)

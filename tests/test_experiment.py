@@ -191,7 +191,7 @@ def test_evaluate_a_bare_file(finished) -> None:
     found = experiment.evaluate(path, data="digits", attacks=[attack], samples=6, quiet=True)
     again = experiment.evaluate(folder, quiet=True)
     assert (found["clean"], found["robust"]) == (again["clean"], again["robust"])
-    with pytest.raises(UserError, match="name its data by --data"):
+    with pytest.raises(UserError, match="name its data by --data: digits, mnist, cifar10, cifar100 or"):
         experiment.evaluate(path, attacks=[attack])
     with pytest.raises(UserError, match="give some by --attack"):
         experiment.evaluate(path, data="digits")
