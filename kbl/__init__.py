@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 from kbl.errors import DivergenceError, UserError
 
 if TYPE_CHECKING:
-    from kbl import attacks, data, evaluation, layers, losses, methods, networks, random
+    from kbl import (
+        attacks,
+        certification,
+        data,
+        evaluation,
+        layers,
+        losses,
+        methods,
+        networks,
+        random,
+        training,
+    )
     from kbl.evaluation import Result, evaluate
     from kbl.training import RobustModel
 
@@ -22,6 +33,7 @@ __all__ = [
     "UserError",
     "__version__",
     "attacks",
+    "certification",
     "data",
     "evaluate",
     "evaluation",
@@ -30,9 +42,21 @@ __all__ = [
     "methods",
     "networks",
     "random",
+    "training",
 ]
 
-_ROOMS = ("attacks", "data", "evaluation", "layers", "losses", "methods", "networks", "random")
+_ROOMS = (
+    "attacks",
+    "certification",
+    "data",
+    "evaluation",
+    "layers",
+    "losses",
+    "methods",
+    "networks",
+    "random",
+    "training",
+)
 _HOMES = {"Result": "evaluation", "RobustModel": "training", "evaluate": "evaluation"}
 
 

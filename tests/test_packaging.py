@@ -18,6 +18,7 @@ PUBLIC = {
     "UserError",
     "__version__",
     "attacks",
+    "certification",
     "data",
     "evaluate",
     "evaluation",
@@ -26,6 +27,7 @@ PUBLIC = {
     "methods",
     "networks",
     "random",
+    "training",
 }
 
 
