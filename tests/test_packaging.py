@@ -51,8 +51,12 @@ def test_a_wheel_carries_the_recipes(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         archive.extractall(tmp_path / "site")
-    recipes = {f"kbl/recipes/{path.name}" for path in (ROOT / "recipes").glob("*.toml")}
-    assert recipes
+    recipes = {f"kbl/{path.relative_to(ROOT)}" for path in (ROOT / "recipes").rglob("*.toml")}
+    assert {str(Path(name).parent) for name in recipes} == {
+        "kbl/recipes",
+        "kbl/recipes/methods",
+        "kbl/recipes/paper",
+    }
     assert recipes <= names
     assert "kbl/py.typed" in names
     assert not [name for name in names if not name.startswith(("kbl/", "kbl-"))]
