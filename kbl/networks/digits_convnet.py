@@ -16,7 +16,7 @@ def digits_convnet(
     """Build convolutions of 16 (3×3) and 32 filters (4×4, stride 2), and a dense layer of 64.
 
     Args:
-        head: "gmm" or "dense".
+        head: "gmm", "gmm_diagonal" or "dense".
         num_classes: at least 2.
         image_shape: (H, W, C), channels last.
         batch_normalization: normalise after each convolution and the dense layer, before its ReLU.

@@ -16,7 +16,7 @@ def mnist_convnet(
     """Build convolutions of 32 and 64 filters (5×5), each with 2×2 pooling, and a dense of 1,024.
 
     Args:
-        head: "gmm" or "dense".
+        head: "gmm", "gmm_diagonal" or "dense".
         num_classes: at least 2.
         image_shape: (H, W, C), channels last.
         batch_normalization: normalise after each convolution and the dense layer, before its ReLU

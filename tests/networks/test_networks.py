@@ -1,5 +1,7 @@
 """The networks: their size, their shapes and their heads."""
 
+from typing import get_args
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from keras import ops
 from kbl import networks
 from kbl.errors import UserError
 from kbl.layers import GMMHead
-from kbl.networks.heads import head_layer
+from kbl.networks.heads import HeadName, head_layer
 
 SHAPES = {
     "digits_convnet": (8, 8, 1),
@@ -104,6 +106,12 @@ def test_an_unknown_network_is_answered_with_the_nearest() -> None:
             batch_normalization=False,
             seed=0,
         )
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_head_is_described(name: str) -> None:
+    described = getattr(networks, name).__doc__
+    assert all(f'"{head}"' in described for head in get_args(HeadName))
 
 
 def test_bad_heads_are_refused() -> None:
