@@ -9,10 +9,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from kbl.recipe.attacks import Attack
+from kbl.recipe.combinations import combination_faults
 from kbl.recipe.faults import Fault, RecipeError, from_validation
 from kbl.recipe.fields import DataName, Positive
 from kbl.recipe.packaged import find
-from kbl.recipe.schema import Recipe, combination_faults
+from kbl.recipe.schema import Recipe
 
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
