@@ -121,10 +121,68 @@ def test_what_cannot_be_certified():
     [(key, reason)] = faults(VALID, certified, batch).items()
     assert key == "method.name"
     assert reason.startswith("is not defined for the statistics of a batch")
-    diagonal = "network={name = 'digits_convnet', head = 'gmm_diagonal'}"
-    assert faults(VALID, "evaluation.certified_epsilon=1/10", diagonal) == {
+    assert faults(VALID, "evaluation.certified_epsilon=1/10", DIAGONAL, NATURAL) == {
         "evaluation.certified_epsilon": 'needs a head that is affine in the features: "gmm" or "dense" (from --set)'
     }
+
+
+DIAGONAL = "network={name = 'digits_convnet', head = 'gmm_diagonal'}"
+NATURAL = "method={name = 'natural'}"
+
+
+def test_a_diagonal_covariance_has_no_squared_distances():
+    reason = (
+        "needs squared distances, -2 times the logits of an identity covariance; with log det Σ they may be "
+        'negative; network.head is "gmm_diagonal", set it to "gmm"'
+    )
+    probed = "training.probe={name = 'pgd', epsilon = 0.1, steps = 3, loss = 'distance_margin'}"
+    attacks = "evaluation.attacks=[{name = 'apgd', epsilon = 0.1, loss = 'distance_margin'}]"
+    keys = ("method.name", "evaluation.attacks.0.loss", "training.probe.loss")
+    found = faults(VALID, DIAGONAL, probed, attacks)
+    assert {key: message.removesuffix(" (from --set)") for key, message in found.items()} == dict.fromkeys(
+        keys, reason
+    )
+    # What reads the likelihood itself goes with it.
+    assert parse(
+        VALID, [DIAGONAL, NATURAL, "evaluation.attacks.1.loss=nearest_mean", "evaluation.detect=true"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "told"),
+    [
+        (
+            ["method={name = 'iaat', gamma = 0.1, attack = {name = 'fgsm', epsilon = '0/255'}}"],
+            "method.attack.epsilon",
+            "IAAT's radii begin there",
+        ),
+        (
+            ["training.probe={name = 'fgsm', epsilon = 0.1, targeted = true}"],
+            "training.probe.targeted",
+            "the probe leads images away from their labels; leave it out",
+        ),
+        (
+            ["training.probe={name = 'standard', epsilon = 0.1}"],
+            "training.probe.name",
+            "is a list of attacks",
+        ),
+        (
+            ["training.probe={name = 'autoattack', epsilon = 0.1}"],
+            "training.probe.name",
+            "is a list of attacks",
+        ),
+        (["evaluation={detect = true}"], "evaluation.detect", "is measured at the ε of an attack; give"),
+        (
+            ["evaluation={reject_below = 0.1, attacks = [{name = 'fab'}, {name = 'fgsm', epsilon = 0}]}"],
+            "evaluation.reject_below",
+            "is measured at the ε of an attack; give evaluation.attacks one with an ε above 0",
+        ),
+    ],
+)
+def test_what_would_only_fail_later(changes, key, told):
+    [(found, message)] = faults(VALID, *changes).items()
+    assert found == key
+    assert message.startswith(told)
 
 
 def test_what_does_not_go_with_a_purifier():

@@ -1,8 +1,10 @@
 """What does not go together in a recipe, and why."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from kbl.recipe.attacks import GAUSSIAN_LOSSES
+from kbl.recipe.fields import to_number
 
 
 def combination_faults(recipe: Any) -> list[tuple[str, str]]:
@@ -13,27 +15,33 @@ def combination_faults(recipe: Any) -> list[tuple[str, str]]:
     return [
         *_head_faults(recipe),
         *_method_faults(recipe),
+        *_probe_faults(recipe),
+        *_detection_faults(recipe),
         *_certificate_faults(recipe),
         *_purifier_faults(recipe),
     ]
 
 
 def _head_faults(recipe: Any) -> list[tuple[str, str]]:
-    """What needs the Gaussian head though the head is dense."""
-    if _get(recipe, "network", "head") != "dense":
-        return []
+    """What needs the Gaussian head though the head is dense, or its identity covariance though it learns another."""
+    head, method = _get(recipe, "network", "head"), _get(recipe, "method", "name")
     losses = {"method.attack.loss": _get(recipe, "method", "attack", "loss")}
-    attacks = _get(recipe, "evaluation", "attacks")
-    for index, attack in enumerate(attacks if isinstance(attacks, list | tuple) else ()):
+    for index, attack in enumerate(_attacks(recipe)):
         losses[f"evaluation.attacks.{index}.loss"] = _get(attack, "loss")
     losses["training.probe.loss"] = _get(recipe, "training", "probe", "loss")
-    needy = ["method.name"] if _get(recipe, "method", "name") in ("atblr", "lgm") else []
+    if head == "gmm_diagonal":
+        needy = ["method.name"] if method == "atblr" else []
+        needy += [key for key, loss in losses.items() if loss == "distance_margin"]
+        reason = (
+            "needs squared distances, -2 times the logits of an identity covariance; with log det Σ they may be "
+            'negative; network.head is "gmm_diagonal", set it to "gmm"'
+        )
+        return [(key, reason) for key in needy]
+    if head != "dense":
+        return []
+    needy = ["method.name"] if method in ("atblr", "lgm") else []
     needy += [key for key, loss in losses.items() if loss in GAUSSIAN_LOSSES]
-    needy += [
-        f"evaluation.{key}"
-        for key in ("detect", "reject_below")
-        if _get(recipe, "evaluation", key) not in (None, False)
-    ]
+    needy += [f"evaluation.{key}" for key in _detecting(recipe)]
     return [(key, 'needs the Gaussian head; network.head is "dense", set it to "gmm"') for key in needy]
 
 
@@ -52,9 +60,35 @@ def _method_faults(recipe: Any) -> list[tuple[str, str]]:
         faults.append(("method.attack.targeted", "training crafts untargeted images; leave it out"))
     if _get(attack, "restarts") not in (None, 1):
         faults.append(("method.attack.restarts", "training crafts from one start; set it to 1"))
-    if _get(recipe, "training", "probe") and _get(recipe, "training", "validation_split") == 0:
-        faults.append(("training.probe", "attacks validation images; set training.validation_split above 0"))
+    if name == "iaat" and _is_zero(_get(attack, "epsilon")):
+        faults.append(("method.attack.epsilon", "IAAT's radii begin there and scale with it; set it above 0"))
     return faults
+
+
+def _probe_faults(recipe: Any) -> list[tuple[str, str]]:
+    """What the attack after each epoch may not be."""
+    probe, faults = _get(recipe, "training", "probe"), []
+    if probe and _get(recipe, "training", "validation_split") == 0:
+        faults.append(("training.probe", "attacks validation images; set training.validation_split above 0"))
+    if _get(probe, "name") in ("standard", "autoattack"):
+        reason = (
+            'is a list of attacks, and the probe is one after each epoch; take one, such as "pgd" or "apgd"'
+        )
+        faults.append(("training.probe.name", reason))
+    if _get(probe, "targeted"):
+        faults.append(
+            ("training.probe.targeted", "the probe leads images away from their labels; leave it out")
+        )
+    return faults
+
+
+def _detection_faults(recipe: Any) -> list[tuple[str, str]]:
+    """What is measured at the ε of an attack though there is none."""
+    radii = [_get(attack, "epsilon") for attack in _attacks(recipe)]
+    if any(radius is not None and not _is_zero(radius) for radius in radii):
+        return []
+    reason = "is measured at the ε of an attack; give evaluation.attacks one with an ε above 0"
+    return [(f"evaluation.{key}", reason) for key in _detecting(recipe)]
 
 
 def _certificate_faults(recipe: Any) -> list[tuple[str, str]]:
@@ -91,6 +125,23 @@ def _purifier_faults(recipe: Any) -> list[tuple[str, str]]:
         "certified_epsilon": "purified images cannot be certified; leave it out",
     }
     return [(f"evaluation.{key}", why) for key, why in reasons.items() if _get(evaluation, key) is not None]
+
+
+def _attacks(recipe: Any) -> Sequence[Any]:
+    attacks = _get(recipe, "evaluation", "attacks")
+    return attacks if isinstance(attacks, list | tuple) else ()
+
+
+def _detecting(recipe: Any) -> list[str]:
+    """Which keys of the evaluation ask for scores by likelihood."""
+    return [key for key in ("detect", "reject_below") if _get(recipe, "evaluation", key) not in (None, False)]
+
+
+def _is_zero(value: Any) -> bool:
+    try:
+        return bool(to_number(value) == 0)
+    except ValueError:  # another fault, told elsewhere
+        return False
 
 
 def _get(value: Any, *keys: str) -> Any:

@@ -13,7 +13,7 @@ def _expected(what: str) -> PydanticCustomError:
     return PydanticCustomError("expected", "Input should be {expected}", {"expected": what})
 
 
-def _to_number(value: Any) -> Any:
+def to_number(value: Any) -> Any:
     """Turn a fraction such as "8/255" into a float; leave other numbers as they are."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
@@ -35,7 +35,7 @@ def _check_name(name: str) -> str:
     raise _expected("letters, digits and any of . _ - (it names the run's folder)")
 
 
-Number = Annotated[float, BeforeValidator(_to_number)]
+Number = Annotated[float, BeforeValidator(to_number)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Positive = Annotated[Number, Field(gt=0)]
 Fraction01 = Annotated[Number, Field(ge=0, lt=1)]
