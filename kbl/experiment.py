@@ -20,7 +20,6 @@ from kbl.errors import DivergenceError, UserError
 from kbl.evaluation import Result
 from kbl.files import atomic, write_text
 from kbl.from_recipe import chosen, companion_recipes, split, to_attacks, to_model
-from kbl.layers import has_gmm_head
 from kbl.saved_model import load_network
 from kbl.training import AveragedWeights, Batches, Probe, ProgressBar, Recorder, RobustModel
 
@@ -67,7 +66,7 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
         naming = f"the same recipe, seed {seed}"
         substitute = _train_substitute(recipe, seed, dataset, inside, resume=resume, quiet=quiet)
     records = folder / _RECORDS
-    named = to_attacks(settings.attacks, gaussian_head=has_gmm_head(network))
+    named = to_attacks(settings.attacks, network)
     result = _judge(
         network,
         dataset,
@@ -168,7 +167,7 @@ def evaluate(
             network,
             dataset,
             settings.model_copy(update=changes),
-            to_attacks(described, gaussian_head=has_gmm_head(network)),
+            to_attacks(described, network),
             Console(quiet=quiet),
             substitute=None if substitute is None else _load(substitute, dataset, scale),
             records=records,
@@ -226,7 +225,7 @@ def train(
     with ProgressBar(console, training.epochs, done) as bar:
         callbacks: list[keras.callbacks.Callback] = [AveragedWeights()] if training.weight_averaging else []
         if training.probe is not None and validation is not None:
-            [(_, attack)] = to_attacks([training.probe], gaussian_head=has_gmm_head(model.network))
+            [(_, attack)] = to_attacks([training.probe], model.network)
             probe = Probe(attack, *validation, seed=training.seed, say=console.print)
             probe.recall(recorder.history)
             callbacks.append(probe)

@@ -11,7 +11,8 @@ import numpy as np
 from kbl import attacks, methods, networks
 from kbl import recipe as recipes
 from kbl.errors import UserError
-from kbl.layers import RandomFlipCrop
+from kbl.evaluation import standard_for
+from kbl.layers import RandomFlipCrop, has_gmm_head
 from kbl.training import RobustModel
 
 _ATTACKS: dict[str, Any] = {
@@ -51,24 +52,27 @@ def to_attack(attack: recipes.Attack) -> Any:
     return _ATTACKS[attack.name](**attack.model_dump(exclude={"name", "label"}))
 
 
-def to_attacks(described: Iterable[recipes.Attack], *, gaussian_head: bool) -> list[tuple[str, Any]]:
-    """Return labels and attacks; what the recipe calls "standard" becomes `kbl.attacks.standard`.
+def to_attacks(described: Iterable[recipes.Attack], network: Any) -> list[tuple[str, Any]]:
+    """Return labels and attacks on a network; "standard" becomes the standard list for it.
 
     Args:
         described: the recipe's attacks.
-        gaussian_head: whether the network ends with a Gaussian head.
+        network: what is attacked.
 
     Raises:
-        UserError: an attack's loss needs a Gaussian head, and there is none.
+        UserError: an attack's loss needs a Gaussian head, or one of another covariance than the network's.
     """
     found: list[tuple[str, Any]] = []
     for attack in described:
         loss = getattr(attack, "loss", None)
-        if loss in recipes.GAUSSIAN_LOSSES and not gaussian_head:
+        if loss in recipes.GAUSSIAN_LOSSES and not has_gmm_head(network):
             raise UserError(f'loss="{loss}" needs a network that ends with kbl.layers.GMMHead')
+        if loss == "distance_margin" and has_gmm_head(network, "diagonal"):
+            raise UserError(
+                f'loss="{loss}" needs the identity covariance, and the network learns a diagonal one; take "margin"'
+            )
         if attack.name == "standard":
-            several = attacks.standard(attack.epsilon, attack.norm, gaussian_head=gaussian_head)
-            found += [(each.label, each) for each in several]
+            found += [(each.label, each) for each in standard_for(network, attack.epsilon, attack.norm)]
         else:
             built = to_attack(attack)
             found.append((attack.label or built.label, built))

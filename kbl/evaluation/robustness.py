@@ -19,6 +19,7 @@ from kbl.evaluation.judge import Judge, Listener, Trial, start
 from kbl.evaluation.ledger import Ledger, fingerprint
 from kbl.evaluation.probes import Probes, probe
 from kbl.evaluation.result import AttackResult, Result
+from kbl.evaluation.standard import standard_for
 from kbl.evaluation.versions import versions
 from kbl.layers import has_gmm_head
 from kbl.typing import Network, Norm, Tensor
@@ -140,7 +141,7 @@ def _named(attacks: Any, epsilon: float | None, norm: Norm, network: Network) ->
     if attacks == "standard":
         if epsilon is None:
             raise ValueError('attacks="standard" needs an epsilon, in pixel units of [0, 1]')
-        attacks = standard(epsilon, norm, gaussian_head=has_gmm_head(network))
+        attacks = standard_for(network, epsilon, norm)
     elif isinstance(attacks, str):
         raise ValueError(f'attacks must be a list of attacks or "standard". Received: attacks={attacks!r}')
     return [entry if isinstance(entry, tuple) else (entry.label, entry) for entry in attacks]

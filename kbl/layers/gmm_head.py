@@ -141,7 +141,15 @@ def _minus_half_distances(features: Tensor, means: Tensor, precisions: Tensor | 
     return cross - half_norms - 0.5 * ops.matmul(ops.square(features), ops.transpose(precisions))
 
 
-def has_gmm_head(network: Network) -> bool:
-    """Tell whether the network's last layer, or that of the model that is its last layer, is a `GMMHead`."""
-    last = getattr(network, "layers", ())[-1:]
-    return any(isinstance(layer, GMMHead) or has_gmm_head(layer) for layer in last)
+def has_gmm_head(network: Network, covariance: Covariance | None = None) -> bool:
+    """Tell whether the network's last layer, or that of the model that is its last layer, is a `GMMHead`.
+
+    Args:
+        network: any Keras model.
+        covariance: which one the head must have; by default any.
+    """
+    return any(
+        (isinstance(layer, GMMHead) and covariance in (None, layer.covariance))
+        or has_gmm_head(layer, covariance)
+        for layer in getattr(network, "layers", ())[-1:]
+    )
