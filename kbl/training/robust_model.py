@@ -160,6 +160,12 @@ class RobustModel(keras.Model):
             x = self.augmentation(x, training=True)
         images: tuple[Tensor, ...] = (x,)
         if len(self.method.outcomes) > 1:
+            if index is None and training and self.method.follows_images:
+                raise ValueError(
+                    f"{type(self.method).__name__} tells images apart by their place in the training set: give fit "
+                    'NumPy arrays, kbl.training.Batches, or batches of ({"images": x, "index": place}, y). '
+                    "Received: batches of images alone"
+                )
             index = ops.arange(ops.shape(x)[0], dtype="int32") if index is None else index
             key = random.key(self.seed, _VALIDATION if step is None else step)
             crafted = self.method.craft(self.network, x, y, index, key, step)
@@ -225,7 +231,8 @@ class RobustModel(keras.Model):
         """Train as ``keras.Model.fit``; training that runs away raises `kbl.DivergenceError`.
 
         Raises:
-            ValueError: `x` is an array with values outside [0, 1].
+            ValueError: `x` is an array with values outside [0, 1], or the method follows images (IAAT) and batches do
+                not come with the place of each.
             DivergenceError: the loss is not finite, or the likelihood term grows without end.
         """
         if isinstance(x, np.ndarray) and x.size and not (x.min() >= 0 and x.max() <= 1):

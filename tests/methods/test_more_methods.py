@@ -204,6 +204,29 @@ def test_iaat_radii_follow_their_images(batches) -> None:
     np.testing.assert_allclose(numbers(model.method.memory["radii"]), np.tile([0.2, 0.0], 8), atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["tensors", "generator"])
+def test_iaat_needs_to_know_which_images_it_sees(kind) -> None:
+    x, y = np.array([0.9, 0.52], "float32").reshape(2, 1, 1, 1), np.ones(2, "int32")
+    method = IAAT(attack=PGD(0.1, 0.1, 2, random_start=False), images=2, gamma=0.05, beta=1.0)
+
+    def fit(*given) -> RobustModel:
+        model = RobustModel(threshold())
+        model.compile(keras.optimizers.SGD(0.0), method=method)
+        model.fit(*given, steps_per_epoch=1, shuffle=False, verbose=0)
+        return model
+
+    tensors = ops.convert_to_tensor(x), ops.convert_to_tensor(y)
+    given = tensors if kind == "tensors" else ((batch for batch in [(x, y)]),)
+    with pytest.raises(
+        ValueError, match="IAAT tells images apart by their place in the training set: give fit"
+    ):
+        fit(*given)
+    swapped = {"images": x[::-1].copy(), "index": np.array([1, 0], "int32")}
+    model = fit(batch for batch in [(swapped, y)])
+    np.testing.assert_allclose(numbers(model.method.memory["radii"]), [0.15, 0.05], rtol=1e-5)
+    model.evaluate(*tensors, verbose=0)  # at the attack's ε for all
+
+
 def test_iaat_warms_up_at_the_fixed_radius() -> None:
     x = np.full((4, 1, 1, 1), 0.9, "float32")
     model = RobustModel(threshold())
