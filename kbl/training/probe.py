@@ -1,7 +1,7 @@
 """A stronger attack than the one trained with, at the end of each epoch."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -12,15 +12,55 @@ from kbl.typing import Tensor
 _FALL = 0.5  # below this share of the best accuracy so far the fall has a name
 
 
+class Overfitting(NamedTuple):
+    """The fall that is called catastrophic overfitting: its epoch, counted from 1, and accuracies in [0, 1].
+
+    `trained` and `probed` are those under the training attack and the probe after that epoch, `best` the probe's
+    best before it.
+    """
+
+    epoch: int
+    trained: float
+    probed: float
+    best: float
+
+    def message(self, probe: str) -> str:
+        """Say it; `probe` is what the attack is called."""
+        return (
+            f"Catastrophic overfitting at epoch {self.epoch}: {self.trained:.1%} under the training attack, but "
+            f"{self.probed:.1%} under {probe} (at best {self.best:.1%})."
+        )
+
+
+def overfitting(history: Iterable[Mapping[str, Any]]) -> Overfitting | None:
+    """Find the epoch at which the probe's accuracy fell while that under the training attack did not.
+
+    Args:
+        history: a row for each epoch, as in `history.csv`. Without an attack in training there is nothing to overfit
+            to: rows without ``adversarial_accuracy`` are passed over.
+
+    Returns:
+        The first epoch at which the probe's accuracy is below half of its best, while that of the training attack on
+        training images is no lower than it was at that best; None if there is none.
+    """
+    best, trained_at_best = 0.0, 0.0
+    for row in history:
+        if not all(row.get(name) not in (None, "") for name in ("probe_accuracy", "adversarial_accuracy")):
+            continue
+        probed, trained = float(row["probe_accuracy"]), float(row["adversarial_accuracy"])
+        if probed >= best:
+            best, trained_at_best = probed, trained
+        elif probed < _FALL * best and trained >= trained_at_best:
+            return Overfitting(int(row["epoch"]), trained, probed, best)
+    return None
+
+
 class Probe(keras.callbacks.Callback):
     """Attack validation images after each epoch, and name catastrophic overfitting when it comes.
 
     Training on one-step attacks may collapse within an epoch: the network stays right under the attack it is trained
-    with and fails under PGD (Wong, Rice & Kolter, arXiv:2001.03994, §5.4). The epoch's logs get ``probe_accuracy``. Put
-    it before what records them.
-
-    Overfitting is called catastrophic from the epoch on at which the probe's accuracy is below half of its best, while
-    that of the training attack on training images is no lower than it was at that best.
+    with and fails under PGD (Wong, Rice & Kolter, arXiv:2001.03994, §5.4); see `overfitting`. The epoch's logs get
+    ``probe_accuracy``. Put it before what records them.
 
     Args:
         attack: an attack of `kbl.attacks`, such as PGD-10.
@@ -35,37 +75,27 @@ class Probe(keras.callbacks.Callback):
         self.attack = attack
         self.x, self.y = x, np.asarray(y)
         self.seed = seed
-        self.overfitted_at: int | None = None
         self._say = say or (lambda text: None)
-        self._best, self._trained = 0.0, 0.0
+        self._history: list[Mapping[str, Any]] = []
 
-    def recall(self, history: Iterable[dict[str, Any]]) -> None:
-        """Take in the epochs of a run that was cut off."""
-        for epoch, row in enumerate(history):
-            self._judge(
-                epoch, float(row.get("probe_accuracy") or 0), float(row.get("adversarial_accuracy") or 0)
-            )
+    @property
+    def found(self) -> Overfitting | None:
+        """The overfitting up to now, if there was one."""
+        return overfitting(self._history)
+
+    def recall(self, history: Iterable[Mapping[str, Any]]) -> None:
+        """Take in the epochs of a run that was cut off, as `history.csv` has them."""
+        self._history += history
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Measure, and judge."""
         logs = {} if logs is None else logs
         network = self.model.network
         x_adv = self.attack(network, self.x, self.y, seed=self.seed)
-        accuracy = float((predict(network, x_adv).argmax(-1) == self.y).mean())
-        logs["probe_accuracy"] = accuracy
-        trained = float(logs.get("adversarial_accuracy", 0.0))
-        if self._judge(epoch, accuracy, trained):
+        logs["probe_accuracy"] = float((predict(network, x_adv).argmax(-1) == self.y).mean())
+        self._history.append({"epoch": epoch + 1, **logs})
+        found = self.found
+        if found is not None and found.epoch == epoch + 1:
             self._say(
-                f"Catastrophic overfitting at epoch {epoch + 1}: {trained:.1%} under the training attack, but "
-                f"{accuracy:.1%} under {self.attack.label} (at best {self._best:.1%}). The last network is not "
-                "robust; best.keras may be."
+                f"{found.message(self.attack.label)} The last network is not robust; best.keras may be."
             )
-
-    def _judge(self, epoch: int, accuracy: float, trained: float) -> bool:
-        """Tell whether this is the epoch of the fall."""
-        if accuracy >= self._best:
-            self._best, self._trained = accuracy, trained
-        elif self.overfitted_at is None and accuracy < _FALL * self._best and trained >= self._trained:
-            self.overfitted_at = epoch + 1
-            return True
-        return False

@@ -45,7 +45,7 @@ class Recorder(keras.callbacks.Callback):
         epochs, path = found[-1]
         model.optimizer.build(model.trainable_variables)
         model.load_weights(path)
-        self._history = [row for row in _read(self.folder / HISTORY) if int(row["epoch"]) <= epochs]
+        self._history = [row for row in read_history(self.folder) if int(row["epoch"]) <= epochs]
         self._batches = [row for row in _read(self.folder / BATCHES) if int(row["epoch"]) <= epochs]
         return epochs
 
@@ -114,6 +114,11 @@ class Recorder(keras.callbacks.Callback):
             match = re.fullmatch(r"checkpoint-(\d+)\.weights\.h5", path.name)
             if match:
                 yield path, match
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a run's `history.csv`, as text; none where there is no such file."""
+    return _read(folder / HISTORY)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from keras import layers, ops
 
 from kbl.attacks import FGSM, PGD
 from kbl.methods import AdversarialTraining, Natural
-from kbl.training import AveragedWeights, Batches, Probe, Recorder, RobustModel
+from kbl.training import AveragedWeights, Batches, Overfitting, Probe, Recorder, RobustModel, overfitting
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(0, 1, (12, 2, 2, 1)).astype("float32")
@@ -104,21 +104,31 @@ ROWS = [  # under the probe, under the training attack
 
 
 @pytest.mark.parametrize("cut", [0, 3])
-def test_catastrophic_overfitting_is_named_once(cut: int) -> None:
+def test_catastrophic_overfitting_is_named_once(cut: int, monkeypatch) -> None:
     """Whether or not the run was cut off after three epochs."""
     said: list[str] = []
+    probe = Probe(
+        lambda network, x, y, seed: x, np.zeros((100, 2, 2, 1), "float32"), np.zeros(100), say=said.append
+    )
+    probe.attack.label = "planted"
+    probe.set_model(model_of(None))
+    probe.recall([{"epoch": str(epoch), **row} for epoch, (row, _) in enumerate(ROWS[:cut], 1)])
+    for epoch, (row, expected) in enumerate(ROWS[cut:], cut):
+        logits = np.eye(2)[
+            (np.arange(100) >= 100 * row["probe_accuracy"]).astype(int)
+        ]  # so many of 100 are right
+        monkeypatch.setattr("kbl.training.probe.predict", lambda *_, logits=logits: logits)
+        before = len(said)
+        probe.on_epoch_end(epoch, {"adversarial_accuracy": row["adversarial_accuracy"]})
+        assert (len(said) > before) == expected
+    assert probe.found == Overfitting(5, 0.9, 0.1, 0.4)
 
-    class Planted(Probe):
-        def on_epoch_end(self, epoch, logs=None):
-            found = self._judge(epoch, logs["probe_accuracy"], logs["adversarial_accuracy"])
-            said.append(found)
 
-    probe = Planted(PGD(0.1, 0.05, 3), X, Y)
-    probe.recall([row for row, _ in ROWS[:cut]])
-    for epoch, (row, _) in enumerate(ROWS[cut:], cut):
-        probe.on_epoch_end(epoch, row)
-    assert said == [expected for _, expected in ROWS[cut:]]
-    assert probe.overfitted_at == 5
+def test_without_an_attack_in_training_nothing_is_overfitted_to() -> None:
+    falling = [{"epoch": n, "probe_accuracy": p, "adversarial_accuracy": ""} for n, p in ((1, 0.8), (2, 0.1))]
+    assert overfitting(falling) is None
+    assert overfitting({key: row[key] for key in ("epoch", "probe_accuracy")} for row in falling) is None
+    assert overfitting({**row, "adversarial_accuracy": "0.5"} for row in falling) == (2, 0.5, 0.1, 0.8)
 
 
 def test_what_is_said(monkeypatch) -> None:
@@ -126,7 +136,7 @@ def test_what_is_said(monkeypatch) -> None:
     model = model_of(None, AdversarialTraining(attack=FGSM(0.1)))
     probe = Probe(PGD(1.0, 1.0, 3), X, Y, say=said.append)
     probe.set_model(model)
-    probe.recall([{"probe_accuracy": "0.9", "adversarial_accuracy": "0.5"}])
+    probe.recall([{"epoch": "1", "probe_accuracy": "0.9", "adversarial_accuracy": "0.5"}])
     logs = {"adversarial_accuracy": 0.8}
     probe.on_epoch_end(1, logs)
     assert logs["probe_accuracy"] < 0.45, "a ball of radius 1 holds every image"
