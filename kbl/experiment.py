@@ -21,7 +21,16 @@ from kbl.evaluation import Result
 from kbl.files import atomic, write_text
 from kbl.from_recipe import chosen, companion_recipes, split, to_attacks, to_model
 from kbl.saved_model import load_network
-from kbl.training import AveragedWeights, Batches, Probe, ProgressBar, Recorder, RobustModel
+from kbl.training import (
+    AveragedWeights,
+    Batches,
+    Probe,
+    ProgressBar,
+    Recorder,
+    RobustModel,
+    overfitting,
+    read_history,
+)
 
 _CALIBRATION = 1000  # training images that the threshold of rejection is taken from
 _RECORDS = "evaluation.progress.jsonl"
@@ -79,6 +88,8 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
     )
     if naming:
         result = _naming(result, naming)
+    if recipe.training.probe is not None and getattr(recipe.method, "attack", None) is not None:
+        result = _judging_training(result, recipe.training.probe, network, folder)
     shown = [attack for _, attack in named if not getattr(attack, "targeted", False)]
     if shown:
         attack = next((attack for attack in shown if attack.name == "pgd"), shown[0])
@@ -180,6 +191,21 @@ def evaluate(
     if records is not None:
         records.unlink(missing_ok=True)
     return result.to_dict()
+
+
+def _judging_training(result: Result, probe: recipes.Attack, network: Any, folder: Path) -> Result:
+    """Add what the probe found to what the evaluation did."""
+    name, found = "catastrophic_overfitting", overfitting(read_history(folder))
+    result = replace(result, checks=[*result.checks, name])
+    if found is None:
+        return result
+    [(label, _)] = to_attacks([probe], network)
+    remedy = (
+        "What was evaluated is the last network; best.keras is that of the best epoch under the probe. Train on more "
+        "steps, or on a smaller step size or ε."
+    )
+    warning = {"name": name, "message": found.message(label), "remedy": remedy}
+    return replace(result, warnings=[*result.warnings, warning])
 
 
 def _naming(result: Result, substitute: str) -> Result:

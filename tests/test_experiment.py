@@ -121,6 +121,21 @@ def test_packaged_recipes_run(path, tmp_path) -> None:
     assert chosen.name in (tmp_path / "report.html").read_text()
 
 
+def test_catastrophic_overfitting_is_recorded(tmp_path, monkeypatch) -> None:
+    rows = [{"epoch": n, "probe_accuracy": p, "adversarial_accuracy": 0.9} for n, p in ((1, 0.6), (2, 0.1))]
+    monkeypatch.setattr(experiment, "read_history", lambda folder: rows)
+    result = experiment.run(tiny("digits-fgsm"), tmp_path, quiet=True)
+    [warning] = [each for each in result["warnings"] if each["name"] == "catastrophic_overfitting"]
+    told = "Catastrophic overfitting at epoch 2: 90.0% under the training attack, but 10.0% under PGD-2 "
+    assert warning["message"].startswith(told)
+    assert "catastrophic_overfitting" in result["checks"]
+    assert told in (tmp_path / "report.html").read_text()
+    rows[1]["probe_accuracy"] = 0.5
+    sound = experiment.run(tiny("digits-fgsm"), tmp_path, quiet=True)
+    assert "catastrophic_overfitting" in sound["checks"]
+    assert "catastrophic_overfitting" not in {each["name"] for each in sound["warnings"]}
+
+
 def test_a_purified_network_is_kept_and_evaluated_whole(tmp_path) -> None:
     chosen = tiny("digits-pixeldefend")
     result = experiment.run(chosen, tmp_path, quiet=True)

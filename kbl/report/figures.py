@@ -15,7 +15,7 @@ from kbl.report.likelihood_plots import likelihood_curves, likelihood_histogram
 from kbl.report.plots import epsilon_curve, training_curves
 from kbl.report.training_plots import feature_plane, radius_histogram
 
-_DRAWN = ("loss", "clean_accuracy", "adversarial_accuracy", "certified_accuracy")
+_DRAWN = ("loss", "clean_accuracy", "adversarial_accuracy", "certified_accuracy", "probe_accuracy")
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,18 @@ def _training(history: Columns) -> Picture | None:
     ends = [
         f"{name.replace('val_', 'validation ').replace('_', ' ')} {_end(history, name)}" for name in drawn
     ]
+    probed = ""
+    if "probe_accuracy" in history:
+        probed = (
+            " Dash-dotted: validation under the probe; where it falls and the accuracy under the training attack does "
+            "not, the network has overfitted to that attack (catastrophic overfitting)."
+        )
     return Picture(
         training_curves(history),
         "Training",
         "Dashed: training batches while the weights still move. Solid: validation after each "
         "epoch. A robust validation accuracy that falls while the training one climbs is robust "
-        "overfitting.",
+        "overfitting." + probed,
         f"Line charts of accuracy and loss over the epochs. At the end: {', '.join(ends)}.",
     )
 

@@ -10,12 +10,12 @@ from numpy.typing import ArrayLike
 
 from kbl.report.formatting import radius
 from kbl.report.intervals import wilson_interval
-from kbl.report.style import ADVERSARIAL, CLEAN, INK, float_columns, legend, line, styled
+from kbl.report.style import ADVERSARIAL, CLEAN, INK, PROBE, float_columns, legend, line, styled
 
 
 @styled
 def training_curves(history: Mapping[str, ArrayLike]) -> Figure:
-    """Draw accuracy and loss against the epoch: training dashed, validation solid.
+    """Draw accuracy and loss against the epoch: training dashed, validation solid, under the probe dash-dotted.
 
     Args:
         history: Columns named as in `history.csv`; absent ones are not drawn.
@@ -26,7 +26,8 @@ def training_curves(history: Mapping[str, ArrayLike]) -> Figure:
     columns = float_columns(history)
     if "epoch" not in columns:
         raise ValueError(f"`history` needs the column `epoch`. Received: {sorted(columns)}")
-    figure = Figure(figsize=(9, 3.4))
+    is_probed = "probe_accuracy" in columns
+    figure = Figure(figsize=(9, 4.2 if is_probed else 3.4))
     accuracy, loss = figure.subplots(1, 2)
     for prefix, name, dash in (("", "training", "--"), ("val_", "validation", "-")):
         for kind, color in (("clean", CLEAN), ("adversarial", ADVERSARIAL), ("certified", INK)):
@@ -35,11 +36,15 @@ def training_curves(history: Mapping[str, ArrayLike]) -> Figure:
                 line(accuracy, columns["epoch"], 100 * values, f"{kind}, {name}", color, dash)
         if f"{prefix}loss" in columns:
             line(loss, columns["epoch"], columns[f"{prefix}loss"], name, INK, dash)
+    if is_probed:
+        line(accuracy, columns["epoch"], 100 * columns["probe_accuracy"], "probe, validation", PROBE, "-.")
     accuracy.set(title="Accuracy", xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 102))
     loss.set(title="Loss", xlabel="epoch", ylabel="loss (mean over examples)")
     for axes in (accuracy, loss):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         legend(axes)
+    if is_probed:  # where it falls, a legend inside would hide it
+        accuracy.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     return figure
 
 

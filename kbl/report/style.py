@@ -18,6 +18,7 @@ INK, FAINT = "#22262b", "#d9dde2"
 # Blue and vermillion of Okabe and Ito: told apart with every common colour blindness, and in grey.
 CLEAN, ADVERSARIAL = "#0072B2", "#D55E00"
 ADAPTIVE = "#7A3E9D"  # purple, darker than theirs: an attack made against this very defence
+PROBE = "#00795A"  # green, darker than theirs: an attack that only looks on while training
 STYLE: Any = {
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,

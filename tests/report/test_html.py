@@ -216,6 +216,15 @@ def test_a_run_that_was_only_trained_says_so(tmp_path):
     assert "No warnings" not in page.text
 
 
+def test_the_probe_is_drawn_and_explained(run):
+    save(run, history="epoch,adversarial_accuracy,probe_accuracy\n1,0.5,0.4\n2,0.9,0.03\n")
+    page = Page(text_of(write(run)))
+    assert "probe accuracy 3.0 %" in page.attributes("img")[0]["alt"]
+    assert "Dash-dotted: validation under the probe" in page.text
+    save(run, history="epoch,adversarial_accuracy\n1,0.5\n")
+    assert "Dash-dotted" not in Page(text_of(write(run))).text
+
+
 def test_the_curve_over_iterations_goes_before_the_one_over_epochs(run):
     before = write(run) and (run / "figures" / "likelihood.png").read_bytes()
     save(run, batches="step,clean_lkd,adversarial_lkd,loss\n1,50,60,3\n2,20,33,2\n")

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from kbl.report.gallery import RIGHT, WRONG, difference_factor, gallery
 from kbl.report.likelihood_plots import likelihood_curves, likelihood_histogram, moving_mean
 from kbl.report.plots import epsilon_curve, training_curves
-from kbl.report.style import ADAPTIVE, ADVERSARIAL, CLEAN, STYLE
+from kbl.report.style import ADAPTIVE, ADVERSARIAL, CLEAN, PROBE, STYLE
 
 pytestmark = pytest.mark.once
 
@@ -57,6 +57,14 @@ def test_training_curves_of_natural_training_draw_what_is_there():
     assert set(lines(accuracy)) == {"clean, training"}
     assert not lines(loss)
     assert loss.get_legend() is None
+
+
+def test_training_curves_draw_the_probe():
+    history = {"epoch": EPOCHS, "adversarial_accuracy": [0.1, 0.5, 0.9], "probe_accuracy": [0.1, 0.3, 0.0]}
+    drawn = lines(training_curves(history).axes[0])
+    probe = drawn["probe, validation"]
+    assert_allclose(probe.get_xydata(), [[1, 10], [2, 30], [3, 0]])
+    assert (colour(probe), probe.get_linestyle()) == (PROBE, "-.")
 
 
 def test_training_curves_skip_what_is_not_finite():
