@@ -137,7 +137,9 @@ class PGD(Attack):
         epsilon = scale * ball.interior(self.epsilon, self.norm, math.prod(x.shape[1:]))
         step_size = scale * self.step_size
 
-        def step(_: Tensor, x_adv: Tensor) -> Tensor:
+        def step(
+            forward: Forward, x_adv: Tensor, x: Tensor, y: Tensor, epsilon: Any, step_size: Any
+        ) -> Tensor:
             _, gradient = backend.value_and_grad(
                 lambda z: (ops.sum(self._objective(y, forward(z))), ()), x_adv
             )
@@ -147,7 +149,10 @@ class PGD(Attack):
             start = ball.project(start, x, epsilon, self.norm)
         else:
             start = ball.random_start(x, key, index, epsilon, self.norm) if self.random_start else x
-        return ops.fori_loop(0, self.steps, step, start)
+        constants = (x, y, epsilon, step_size)
+        return backend.repeated_inside(
+            forward, (self.identity, self.kappa), step, self.steps, start, constants
+        )
 
     @property
     def label(self) -> str:

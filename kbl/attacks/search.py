@@ -47,11 +47,13 @@ class Outcome:
     backward: int = 0
 
 
-def compiled(network: Network, identity: Any, kernel: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(
+    network: Network, identity: Any, kernel: Callable[..., Any], compile_: Any = backend.compiled
+) -> Callable[..., Any]:
     """Return the kernel compiled for the network, from an earlier call where there was one with that identity."""
     kernels = _COMPILED.setdefault(network, {})
     if identity not in kernels:
-        kernels[identity] = backend.compiled(network, kernel)
+        kernels[identity] = compile_(network, kernel)
     return kernels[identity]
 
 
@@ -115,7 +117,7 @@ def search(
     for restart in range(starts):
         begun = 0
         for rows in _batches(standing, batch_size):
-            for share in running.batch(rows, random.key(seed, restart), restart):
+            for share in running.batch(rows, random.key(seed, restart), np.int32(restart)):
                 if progress is not None:
                     done = (restart + (begun + share * len(rows)) / len(standing)) / starts
                     progress(Progress(done * total, total, int((~outcome.fooled).sum())))
@@ -153,26 +155,19 @@ class _Search:
             }
             return {**state, **attack.with_numbers(numbers).begin(forward, state, key, restart)}
 
-        def advance(forward: Any, numbers: Any, state: Any, key: Tensor, i: Tensor, stop: Tensor) -> Any:
-            traced = attack.with_numbers(numbers)
-
-            def going(i: Tensor, state: Any) -> Tensor:
-                return (i < stop) & ops.any(~state["done"])
-
-            def step(i: Tensor, state: Any) -> Any:
-                return i + 1, {**state, **traced.step(forward, state, i, key)}
-
-            return ops.while_loop(going, step, (i, state))
+        def step(forward: Any, constants: Any, state: Any, i: Tensor) -> Any:
+            numbers, key = constants
+            return attack.with_numbers(numbers).step(forward, state, i, key)
 
         def finish(forward: Any, numbers: Any, state: Any) -> Any:
             return {**state, **attack.with_numbers(numbers).finish(forward, state)}
 
-        self.begin, self.advance, self.finish = (
-            compiled(self.network, (kernel.__name__, *attack.identity), kernel)
-            for kernel in (begin, advance, finish)
+        self.begin, self.finish = (
+            compiled(self.network, (kernel.__name__, *attack.identity), kernel) for kernel in (begin, finish)
         )
+        self.advance = compiled(self.network, ("step", *attack.identity), step, backend.repeated)
 
-    def batch(self, rows: np.ndarray[Any, Any], key: Tensor, restart: int) -> Iterator[float]:
+    def batch(self, rows: np.ndarray[Any, Any], key: Tensor, restart: Any) -> Iterator[float]:
         """Attack the images of some rows from one start; yield the share of the steps that is done."""
         size = _size(len(rows), self.batch_size)
         state = {name: _fill(array[rows], size) for name, array in self.inputs.items()}
@@ -182,9 +177,8 @@ class _Search:
         self._count(at_begin, len(rows))
         i, length = 0, self.attack.length
         while i < length:
-            reached, state = self.advance(
-                self.numbers, state, key, np.int32(i), np.int32(min(i + _CHUNK, length))
-            )
+            stop = np.int32(min(i + _CHUNK, length))
+            reached, state = self.advance((self.numbers, key), state, np.int32(i), stop)
             taken = int(reached) - i
             self._count(at_step, taken * len(rows))
             i += taken

@@ -8,6 +8,13 @@
     even then draw other numbers for each ``forward(x, draw)``. The result is called with the arrays alone (numbers,
     arrays, nested dicts of them) and always sees the network's present weights; equal shapes never compile twice. It
     keeps no reference to the network.
+``repeated(network, step)``
+    Compiles a step of an attack, ``step(forward, constants, state, i)``, which returns what it changes of the state.
+    The result, called with ``(constants, state, i, stop)``, takes it until `stop`, or until all of ``state["done"]``
+    (on a GPU of torch only until `stop`), and returns the number reached and the state.
+``repeated_inside(forward, identity, step, count, x, constants)``
+    Takes ``x = step(forward, x, *constants)`` `count` times inside a training step. Steps of one `identity` on one
+    network do the same.
 ``COMPILES_SHAPES``
     Whether each new shape costs a compilation.
 ``with_adversaries(model, step, training, *arguments)``
@@ -29,6 +36,8 @@ if _NAME == "torch":
         compiled,
         devices,
         prepare,
+        repeated,
+        repeated_inside,
         value_and_grad,
         with_adversaries,
     )
@@ -38,6 +47,8 @@ elif _NAME == "jax":
         compiled,
         devices,
         prepare,
+        repeated,
+        repeated_inside,
         value_and_grad,
         with_adversaries,
     )
@@ -47,6 +58,8 @@ elif _NAME == "tensorflow":
         compiled,
         devices,
         prepare,
+        repeated,
+        repeated_inside,
         value_and_grad,
         with_adversaries,
     )
@@ -55,4 +68,13 @@ else:
         f"kbl runs on Keras' torch, jax and tensorflow backends. Received: KERAS_BACKEND={_NAME}"
     )
 
-__all__ = ["COMPILES_SHAPES", "compiled", "devices", "prepare", "value_and_grad", "with_adversaries"]
+__all__ = [
+    "COMPILES_SHAPES",
+    "compiled",
+    "devices",
+    "prepare",
+    "repeated",
+    "repeated_inside",
+    "value_and_grad",
+    "with_adversaries",
+]

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import keras
 
 from kbl.backend.draws import drawn, random_states
+from kbl.backend.loops import repeated_inside as repeated_inside
+from kbl.backend.loops import repeating
 from kbl.typing import Network, Tensor
 
 COMPILES_SHAPES = True
@@ -41,6 +43,11 @@ def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]
         return run([variable.value for variable in alive.variables], arrays)
 
     return call
+
+
+def repeated(network: Network, step: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile the loop with the step."""
+    return compiled(network, repeating(step))
 
 
 def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *state_and_data: Any) -> Any:

@@ -9,6 +9,8 @@ import keras
 import tensorflow as tf
 
 from kbl.backend.draws import fixed, random_states
+from kbl.backend.loops import repeated_inside as repeated_inside
+from kbl.backend.loops import repeating
 from kbl.typing import Network, Tensor
 
 COMPILES_SHAPES = True
@@ -46,6 +48,11 @@ def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]
         return graphs[signature](*tensors)
 
     return call
+
+
+def repeated(network: Network, step: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile the loop with the step."""
+    return compiled(network, repeating(step))
 
 
 def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *data: Any) -> Any:

@@ -103,7 +103,7 @@ class Method(abc.ABC):
 
     def crafting(self, network: Network) -> Callable[[Tensor], Tensor]:
         """Return the network as `crafting_mode` says: a function from images to logits."""
-        return _in_inference(network) if self.crafting_mode == "inference" else _in_training(network)
+        return Crafting(network, training=self.crafting_mode == "training")
 
     def forward(
         self, network: Network, x: Tensor, x_adv: Tensor | None, training: bool
@@ -159,12 +159,23 @@ class Method(abc.ABC):
         return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
 
 
-def _in_inference(network: Network) -> Callable[[Tensor], Tensor]:
-    return lambda x: network(x, training=False)
+@dataclass(frozen=True, eq=False)
+class Crafting:
+    """A network as adversarial images are crafted on it: a function from images to logits.
 
+    Args:
+        network: the network.
+        training: take batch statistics and dropout, in a scope of its own that forgets every update.
+    """
 
-def _in_training(network: Network) -> Callable[[Tensor], Tensor]:
-    """Batch statistics and dropout, in a scope of its own that forgets every update."""
-    trainable = [variable.value for variable in network.trainable_variables]
-    non_trainable = [variable.value for variable in network.non_trainable_variables]
-    return lambda x: network.stateless_call(trainable, non_trainable, x, training=True)[0]
+    network: Network
+    training: bool
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the logits of images."""
+        network = self.network
+        if not self.training:
+            return network(x, training=False)
+        trainable = [variable.value for variable in network.trainable_variables]
+        non_trainable = [variable.value for variable in network.non_trainable_variables]
+        return network.stateless_call(trainable, non_trainable, x, training=True)[0]

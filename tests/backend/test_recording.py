@@ -1,0 +1,209 @@
+"""What is recorded on torch does the same, to the bit, as what is run."""
+
+import gc
+import weakref
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from kbl import attacks, backend, networks
+
+if keras.backend.backend() != "torch":
+    pytest.skip("only torch runs without compiling", allow_module_level=True)
+
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from kbl.backend import recording
+from kbl.backend.recording import Recorded
+from kbl.backend.reuse import reuse_memory
+from kbl.methods import ATBLR, IAAT, TRADES, AdversarialTraining
+from kbl.training import RobustModel
+
+ATTACKS = {
+    "pgd": attacks.PGD(0.2, 0.05, 6, early_stop=False),
+    "pgd, restarts": attacks.PGD(0.1, 0.03, 6, restarts=3, loss="margin"),
+    "pgd, L2": attacks.PGD(1.0, 0.3, 6, norm="l2"),
+    "apgd": attacks.APGD(0.1, 12, loss="dlr"),
+    "apgd, targets": attacks.APGD(0.1, 12, targets=2),
+    "fab": attacks.FAB(steps=8),
+    "square": attacks.Square(0.2, queries=30),
+    "square, L2": attacks.Square(1.0, queries=30, norm="l2"),
+    "carlini_wagner": attacks.CarliniWagner(steps=12, binary_search_steps=2),
+    "jsma": attacks.JSMA(steps=6),
+    "lbfgs": attacks.LBFGS(steps=6, binary_search_steps=2),
+    "noise": attacks.UniformNoise(0.1, draws=6),
+}
+
+
+def network(name: str = "digits_convnet") -> keras.Model:
+    options = {} if name == "resnet8" else {"batch_normalization": True}
+    made = networks.build(name, head="gmm", num_classes=5, image_shape=(8, 8, 3), seed=0, **options)
+    rng = np.random.default_rng(0)
+    for weight in made.weights:  # moving averages that are not the initial ones
+        weight.assign(ops.convert_to_numpy(weight) + 0.05 * np.abs(rng.normal(size=weight.shape)))
+    return made
+
+
+def images(count: int = 12) -> np.ndarray:
+    return np.random.default_rng(1).random((count, 8, 8, 3)).astype("float32")
+
+
+@pytest.mark.parametrize(
+    ("name", "structure"), [*((name, "digits_convnet") for name in ATTACKS), ("pgd", "resnet8")]
+)
+def test_every_attack_does_the_same(name: str, structure: str, monkeypatch) -> None:
+    x, made = images(), network(structure)
+    y = attacks.predict(made, x).argmax(axis=1)
+    found = []
+    for plain_calls in (10**9, 0):
+        monkeypatch.setattr(recording, "_PLAIN_CALLS", plain_calls)
+        found.append(ATTACKS[name].search(network(structure), x, y, seed=3, batch_size=12))
+    plain, recorded = found
+    np.testing.assert_array_equal(recorded.x_adv, plain.x_adv)
+    np.testing.assert_array_equal(recorded.score, plain.score)
+    assert (recorded.forward, recorded.backward) == (plain.forward, plain.backward)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        AdversarialTraining(attack=attacks.PGD(0.1, 0.03, 4)),
+        AdversarialTraining(attack=attacks.PGD(0.1, 0.03, 4), crafting_mode="training", warmup_steps=3),
+        ATBLR(attack=attacks.PGD(0.1, 0.03, 4), likelihood_weight=0.02, gradient_through="means"),
+        IAAT(attack=attacks.PGD(0.1, 0.03, 3), images=16, gamma=0.02),
+        TRADES(attack=attacks.PGD(0.1, 0.03, 4)),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_training_does_the_same(method, monkeypatch) -> None:
+    x, y = images(16), np.arange(16) % 5
+    weights = []
+    for plain_calls in (10**9, 0):
+        monkeypatch.setattr(recording, "_PLAIN_CALLS", plain_calls)
+        model = RobustModel(network())
+        model.compile(keras.optimizers.SGD(0.05), method=method)
+        model.fit(x, y, batch_size=8, epochs=3, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    for plain, recorded in zip(*weights, strict=True):
+        np.testing.assert_array_equal(recorded, plain)
+
+
+def test_it_records_after_a_few_calls_and_no_more() -> None:
+    made, calls = network(), []
+    run = Recorded(made, lambda x, two: calls.append(1) or {"y": made(x, training=False) * two})
+    x = torch.from_numpy(images(3))
+    with torch.no_grad():
+        outputs = [run(made, x, 2)["y"] for _ in range(8)]
+        assert len(calls) == recording._PLAIN_CALLS + 1
+        for other in outputs:
+            torch.testing.assert_close(other, outputs[0], rtol=0, atol=0)
+        torch.testing.assert_close(run(made, x, 3)["y"], 1.5 * outputs[0])  # a number is noted down as it is
+        assert len(run(made, x[:2], 2)["y"]) == 2
+
+
+def test_it_sees_the_present_weights() -> None:
+    made = network()
+    run = backend.compiled(made, lambda forward, x: forward(x))
+    x = images(3)
+    for _ in range(recording._PLAIN_CALLS + 2):
+        before = run(x)
+    made.set_weights([weight * 1.5 for weight in made.get_weights()])
+    torch.testing.assert_close(run(x), made(x, training=False))
+    assert not torch.allclose(run(x), before)
+
+
+def test_one_tensor_in_two_places() -> None:
+    made = network()
+    run = Recorded(made, lambda a, b: a - 2.0 * b)
+    a, b = torch.ones(3), torch.full((3,), 5.0)
+    with torch.no_grad():
+        for _ in range(recording._PLAIN_CALLS + 1):
+            run(made, a, a)
+        assert run(made, a, b).tolist() == [-9.0] * 3
+
+
+class Custom(layers.Layer):
+    """The user's own: it may do anything, so it is never recorded."""
+
+    def call(self, x):
+        self.calls = getattr(self, "calls", 0) + 1
+        return x
+
+
+@pytest.mark.parametrize("layer", [Custom(), layers.Lambda(lambda x: x)], ids=["custom", "lambda"])
+def test_other_layers_are_run(layer) -> None:
+    made = keras.Sequential([keras.Input((4,)), layer, layers.Dense(3)])
+    run = backend.compiled(made, lambda forward, x: forward(x))
+    x = np.ones((2, 4), "float32")
+    before = getattr(layer, "calls", 0)
+    for _ in range(10):
+        run(x)
+    if isinstance(layer, Custom):
+        assert layer.calls - before == 10
+
+
+def test_a_function_that_asks_for_values_is_run() -> None:
+    made = network()
+
+    def function(x):
+        return x + 1 if x.sum() > 0 else x - 1
+
+    run = Recorded(made, function)
+    with torch.no_grad():
+        for _ in range(recording._PLAIN_CALLS + 3):
+            assert run(made, torch.ones(2)).tolist() == [2.0, 2.0]
+            assert run(made, -torch.ones(2)).tolist() == [-2.0, -2.0]
+
+
+def test_it_keeps_no_network_alive() -> None:
+    made = network()
+    attack = attacks.PGD(0.1, 0.05, 8, early_stop=False)
+    attack(made, images(), np.arange(12) % 5)
+    model = RobustModel(made)
+    model.compile("sgd", method=AdversarialTraining(attack=attack))
+    model.fit(images(), np.arange(12) % 5, batch_size=4, epochs=3, verbose=0)
+    alive = weakref.ref(made)
+    del made, model
+    keras.backend.clear_session()
+    gc.collect()
+    assert alive() is None
+
+
+def traced(function, *arguments):
+    graph = make_fx(function)(*(argument.clone() for argument in arguments))
+    reuse_memory(graph.graph)
+    graph.recompile()
+    return graph, [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
+
+
+def test_memory_is_used_again_where_nothing_reads_it() -> None:
+    graph, targets = traced(lambda x: torch.relu(x * 2.0) + x, torch.ones(3))
+    assert targets == ["aten.mul.Tensor", "aten.relu_.default", "aten.add_.Tensor"]
+    x = torch.tensor([-1.0, 2.0])
+    assert graph(x).tolist() == [-1.0, 6.0]
+    assert x.tolist() == [-1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.relu(x) + x,  # an argument is not written to
+        lambda x: torch.relu(x.view(3)),  # nor a view of one
+        lambda x: (double := x * 2.0, torch.relu(double)),  # nor a result
+        lambda x: torch.relu(double := x * 2.0) * double,  # nor what is read later
+        lambda x: torch.relu((double := x * 2.0).view(3)) * double.view(3),  # by whatever name
+        lambda x: torch.relu((x * 2.0).sum().expand(3)),  # nor one place for many
+        lambda x: (x * 2.0)[:1] + (x * 3.0),  # nor what is smaller than the result
+    ],
+)
+def test_memory_is_not_used_again_where_something_reads_it(function) -> None:
+    x = torch.tensor([-1.0, 2.0, 3.0])
+    graph, targets = traced(function, x)
+    wanted, found = function(x), graph(x)
+    for one, other in zip(np.atleast_1d(wanted), np.atleast_1d(found), strict=True):
+        np.testing.assert_array_equal(other, one)
+    assert x.tolist() == [-1.0, 2.0, 3.0]
+    assert "aten.relu_.default" not in targets
