@@ -1,4 +1,8 @@
-"""Run the benchmarks on every backend installed: ``python -m benchmarks [--quick]``; JSON goes to results/."""
+"""Measure kbl beside hand-written loops and its peers on every backend installed: ``python -m benchmarks [--quick]``.
+
+Contestants take turns in one process a backend; the table shows medians, and the ratio to the loop by hand (else to the
+fastest peer) with the range over the rounds. JSON goes to results/benchmark-BACKEND.json.
+"""
 
 import argparse
 import json
@@ -7,10 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.plan import CASES, MEMORY, PASSES, QUICK
 from kbl.backend_choice import installed
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -19,37 +25,81 @@ RESULTS = Path(__file__).parent.parent / "results"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="few steps and rounds: a look, not a measurement"
+        "--quick", action="store_true", help="few cases, images and rounds: a look, no measurement"
     )
-    quick = parser.parse_args().quick
-    options = ["--steps", "5", "--rounds", "2"] if quick else []
-    table = Table("case", "backend", "by hand, s", "kbl, s", "ratio of medians", "ratios", "first call, s")
-    records, failed = [], False
-    for backend in installed():
-        environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        command = [sys.executable, "-m", "benchmarks.pgd", *options]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            failed = True
-            sys.stderr.write(done.stderr)
-            continue
-        record = json.loads(done.stdout.splitlines()[-1])
-        records.append(record)
-        ratios = record["ratio_of_each_round"]
-        table.add_row(
-            record["case"],
-            backend,
-            *(f"{median(record['seconds'][name]):.3f}" for name in ("by hand", "kbl")),
-            f"{record['ratio']:.3f}",
-            f"{min(ratios):.2f} to {max(ratios):.2f}",
-            f"{record['first_call']['kbl']:.2f}",
-        )
-    Console().print(table)
-    if not quick:
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / "benchmark-pgd.json"
-        path.write_text(json.dumps(records, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    parser.add_argument("--backend", action="append", help="only this one")
+    parser.add_argument("--case", action="append", help="only this one; JSON is then not written")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    cases = arguments.case or (QUICK if arguments.quick else CASES)
+    rounds, batch = (1, 16) if arguments.quick else (arguments.rounds, 128)
+    console, failed = Console(width=None if sys.stdout.isatty() else 150), False
+    for backend in arguments.backend or installed():
+        chosen = [case for case in cases if backend == "torch" or case in CASES[:-2]]
+        options = ["--rounds", str(rounds), "--batch", str(batch)]
+        records, ok = run(backend, "benchmarks.measure", *chosen, *options)
+        memory = []
+        for case in () if arguments.case or arguments.quick else MEMORY:
+            for contestant in ("by hand", "kbl"):
+                found, fine = run(backend, "benchmarks.memory", case, contestant)
+                memory, ok = memory + found, ok and fine
+        failed |= not ok
+        console.print(table(backend, records, memory))
+        if not arguments.quick and not arguments.case:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            content = json.dumps({"cases": records, "memory": memory}, indent=2, ensure_ascii=False)
+            (arguments.out / f"benchmark-{backend}.json").write_text(content + "\n", encoding="utf-8")
     return int(failed)
+
+
+def run(backend: str, module: str, *words: str) -> tuple[list[dict[str, Any]], bool]:
+    """Return what a module prints as JSON, and whether it ended well."""
+    environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-W", "ignore", "-m", module, *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.stderr.write(done.stderr)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    return [json.loads(line) for line in lines], done.returncode == 0
+
+
+def table(backend: str, records: list[dict[str, Any]], memory: list[dict[str, Any]]) -> Table:
+    """Return a backend's table."""
+    made = Table(
+        "network",
+        "case",
+        "contestant",
+        "s",
+        "ratio",
+        "of each round",
+        "first call, s",
+        "images/s",
+        "share of peak",
+        "result",
+    )
+    made.title = backend
+    for record in records:
+        for contestant, seconds in record["medians"].items():
+            ratios = record["ratios"][contestant]
+            passes = PASSES.get(record["id"])
+            share = passes and passes * record["forward_flops"] / seconds / record["matrix_product_flops"]
+            made.add_row(
+                record["network"],
+                record["case"],
+                contestant,
+                f"{seconds:.3f}",
+                f"{median(ratios):.2f}",
+                f"{min(ratios):.2f} to {max(ratios):.2f}",
+                f"{record['first_call'][contestant]:.2f}",
+                f"{record['batch'] / seconds:.0f}",
+                f"{share:.0%}" if share else "",
+                f"{record['results'][contestant]:.3f}",
+            )
+        made.add_section()
+    for one in memory:
+        made.add_row("", f"memory, {one['id']}", one["contestant"], f"{max(one['later']) / 2**20:.0f} MiB")
+    return made
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""The floor: PGD on the MNIST convnet as an expert writes it in each framework, without Keras.
+"""What an expert would write in each framework alone, without Keras and without kbl: the floor of every measurement.
 
-Each module has ``make(weights, epsilon, step_size, steps)``, which takes Keras' weights (kernels HWIO) and returns
-``attack(x, y) -> x_adv`` on channels-last NumPy arrays, one batch at a time.
+Each module has a class `Floor` of the same methods; `weights` are those of kbl's network by "layer/weight", so that
+all do the same work on the same numbers.
 """

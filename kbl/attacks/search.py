@@ -99,15 +99,16 @@ def search(
     outcome = Outcome(images.copy(), np.zeros(total, bool), np.full(total, -np.inf, "float32"))
     if total == 0:
         return outcome
-    sample = predict(network, images[:8], batch_size)
-    checks.logits(sample)
-    classes = sample.shape[1]
+    looks = spare_mistakes and not attack.begins_at_image
+    predicted = predict(network, images if looks else images[:8], batch_size)
+    checks.logits(predicted[:8])
+    classes = predicted.shape[1]
     if classes < attack.needs:
         raise ValueError(f"{attack.label} needs at least {attack.needs} classes. Received: {classes} logits")
     labels = checks.labels(y, total, classes)
     places = np.arange(total) if index is None else np.asarray(ops.convert_to_numpy(index))
-    if spare_mistakes and not attack.begins_at_image:
-        reached = predict(network, images, batch_size).argmax(axis=1) == labels
+    if looks:
+        reached = predicted.argmax(axis=1) == labels
         outcome.fooled = reached if getattr(attack, "targeted", False) else ~reached
         outcome.forward += total
     inputs = {"x": images, "y": labels, "index": places.astype("int32")}

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import keras
 
-from kbl.backend.draws import drawn, random_states
 from kbl.backend.loops import repeated_inside as repeated_inside
 from kbl.backend.loops import repeating
+from kbl.backend.parts import drawn, random_states
 from kbl.typing import Network, Tensor
 
 COMPILES_SHAPES = True

@@ -1,13 +1,13 @@
 """PyTorch: functions that are recorded, so that neither Keras nor autograd takes part when they are called again."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from kbl.backend.draws import random_states
+from kbl.backend.parts import leaves, random_states
 from kbl.backend.reuse import reuse_memory
 from kbl.typing import Network
 
@@ -96,10 +96,3 @@ def _is_recordable(network: Network) -> bool:
         for layer in leaves(network)
     )
     return own and not random_states(network)
-
-
-def leaves(layer: Any) -> Iterator[Any]:
-    """Yield the layers inside a layer, to any depth, and itself."""
-    for inner in getattr(layer, "layers", ()):
-        yield from leaves(inner)
-    yield layer

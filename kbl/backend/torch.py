@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.nn.functional import batch_norm, conv2d, max_pool2d, pad
 
-from kbl.backend.draws import fixed, random_states
-from kbl.backend.recording import Recorded, leaves
+from kbl.backend.parts import fixed, leaves, random_states
+from kbl.backend.recording import Recorded
 from kbl.typing import Network, Tensor
 
 COMPILES_SHAPES = False

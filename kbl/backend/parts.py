@@ -1,4 +1,4 @@
-"""Networks that are random at inference: one set of random numbers for each draw, and none used up."""
+"""What a network is made of: its layers, and the states of those that are random at inference."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,3 +31,10 @@ def fixed(states: list[Any], draw: Tensor) -> Iterator[None]:
         return
     with keras.StatelessScope(state_mapping=drawn(states, draw)):
         yield
+
+
+def leaves(layer: Any) -> Iterator[Any]:
+    """Yield the layers inside a layer, to any depth, and itself."""
+    for inner in getattr(layer, "layers", ()):
+        yield from leaves(inner)
+    yield layer

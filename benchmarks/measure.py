@@ -1,0 +1,81 @@
+"""Measure cases on this process' backend: ``python -m benchmarks.measure CASE…`` prints a line of JSON a case."""
+
+import argparse
+import json
+import time
+from statistics import median
+from typing import Any
+
+import keras
+import numpy as np
+
+from benchmarks.cases import CASES, prepare
+from kbl.backend import devices
+from kbl.evaluation import versions
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="+", choices=CASES)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=128)
+    arguments = parser.parse_args()
+    peak = matrix_product_rate()
+    for name in arguments.cases:
+        record = measure(name, arguments.batch, arguments.rounds)
+        print(json.dumps({**record, "matrix_product_flops": peak}), flush=True)
+
+
+def measure(name: str, batch: int, rounds: int) -> dict[str, Any]:
+    """Let the contestants take turns, `rounds` times after a first call."""
+    case = CASES[name]
+    work = prepare(case, batch)
+    first, seconds, results = {}, {name: [] for name in work.contestants}, {}  # type: ignore[var-annotated]
+    for round_ in range(rounds + 1):
+        for contestant, run in work.contestants.items():
+            started = time.perf_counter()
+            results[contestant] = run()
+            taken = (time.perf_counter() - started) / case.batches
+            if round_:
+                seconds[contestant].append(taken)
+            else:
+                first[contestant] = taken * case.batches
+    medians = {contestant: median(taken) for contestant, taken in seconds.items()}
+    base = (
+        "by hand" if case.by_hand else min((n for n in medians if n != "kbl"), key=medians.get, default="kbl")
+    )  # type: ignore[arg-type]
+    return {
+        "id": name,
+        "case": case.name,
+        "network": case.network,
+        "batch": batch,
+        "epsilon": work.epsilon,
+        "backend": keras.config.backend(),
+        "device": devices()[0],
+        "versions": versions(),
+        "forward_flops": work.flops,
+        "medians": medians,
+        "base": base,
+        "ratios": {
+            contestant: [one / other for one, other in zip(taken, seconds[base], strict=True)]
+            for contestant, taken in seconds.items()
+        },
+        "seconds": seconds,
+        "first_call": first,
+        "results": results,
+    }
+
+
+def matrix_product_rate(size: int = 2048, rounds: int = 7) -> float:
+    """Return the float32 operations a second of the framework's product of two square matrices, at best."""
+    a = keras.ops.convert_to_tensor(np.random.default_rng(0).random((size, size)).astype("float32"))
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        keras.ops.convert_to_numpy(keras.ops.matmul(a, a)[0, 0])
+        times.append(time.perf_counter() - started)
+    return 2.0 * size**3 / min(times)
+
+
+if __name__ == "__main__":
+    main()
