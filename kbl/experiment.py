@@ -53,6 +53,7 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
     started = time.perf_counter()
     keras.utils.set_random_seed(recipe.training.seed)
     keras.config.set_dtype_policy(recipe.training.precision)
+    backend.allow_tf32(recipe.training.tf32)
     dataset = load_data(recipe.data.name, recipe.data.limit)
     described = folder / "recipe.toml"
     if resume and holds_another(recipe, folder):

@@ -22,6 +22,8 @@
     weights are moved by ``model.perturbation(batch)`` for the step, where that is not None, and back after it.
 ``prepare(network)``
     Lets the network's own layers run as fast as the framework allows. What is computed and saved stays the same.
+``allow_tf32(allowed)``
+    Whether GPUs may multiply float32 matrices in TensorFloat-32. By themselves the frameworks differ in that.
 ``devices()``
     Names of the devices that the framework sees.
 """
@@ -33,6 +35,7 @@ _NAME = keras.config.backend()
 if _NAME == "torch":
     from kbl.backend.torch import (
         COMPILES_SHAPES,
+        allow_tf32,
         compiled,
         devices,
         prepare,
@@ -44,6 +47,7 @@ if _NAME == "torch":
 elif _NAME == "jax":
     from kbl.backend.jax import (
         COMPILES_SHAPES,
+        allow_tf32,
         compiled,
         devices,
         prepare,
@@ -55,6 +59,7 @@ elif _NAME == "jax":
 elif _NAME == "tensorflow":
     from kbl.backend.tensorflow import (
         COMPILES_SHAPES,
+        allow_tf32,
         compiled,
         devices,
         prepare,
@@ -70,6 +75,7 @@ else:
 
 __all__ = [
     "COMPILES_SHAPES",
+    "allow_tf32",
     "compiled",
     "devices",
     "prepare",

@@ -75,6 +75,11 @@ def prepare(network: Network) -> None:
     """Nothing to do: XLA chooses its own layouts."""
 
 
+def allow_tf32(allowed: bool) -> None:
+    """Set the precision of products of float32."""
+    jax.config.update("jax_default_matmul_precision", "tensorfloat32" if allowed else "highest")
+
+
 def devices() -> list[str]:
     """Names of JAX' devices."""
     return [f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()]

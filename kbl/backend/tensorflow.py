@@ -93,6 +93,11 @@ def _convolution(layer: Any) -> Callable[[Tensor], Tensor]:
     return convolution
 
 
+def allow_tf32(allowed: bool) -> None:
+    """Set what matrix products and convolutions may use."""
+    tf.config.experimental.enable_tensor_float_32_execution(allowed)
+
+
 def devices() -> list[str]:
     """Names of TensorFlow's devices."""
     return [device.name.removeprefix("/physical_device:") for device in tf.config.list_physical_devices()]

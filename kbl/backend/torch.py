@@ -219,6 +219,12 @@ def _every_so_many(layer: Any) -> Callable[[Tensor], Tensor]:
     return lambda inputs: inputs[:, ::down, ::across]
 
 
+def allow_tf32(allowed: bool) -> None:
+    """Set what matrix products and cuDNN's convolutions may use."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
 def devices() -> list[str]:
     """Names of PyTorch's devices."""
     gpus = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]

@@ -50,6 +50,7 @@ class Training(Section):
     weight_decay: NonNegative = 0.0
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    tf32: Flag = False  # a GPU may multiply float32 matrices in TensorFloat-32: faster, 10 bits of mantissa
     seed: Seed = 0
     validation_split: Fraction01 = 0.1
     epsilon_warmup_epochs: NonNegative = 0.0  # ε and the step size grow linearly over so many epochs

@@ -669,13 +669,13 @@ def test_torch_takes_steps_plus_one_passes_and_stops_early(images) -> None:
     y = answers(network, images[:8])
     count.clear()
     PGD(1e-4, 1e-5, 7)(network, images[:8], y, batch_size=8)
-    assert len(count) == 2 + 7 + 1  # the sample, the clean prediction, seven gradients, the last score
+    assert len(count) == 1 + 7 + 1  # the clean prediction, seven gradients, the last score
     count.clear()
     PGD(0.5, 0.5, 50)(network, images[:8], y, batch_size=8)
     assert len(count) < 10
     count.clear()
     PGD(0.5, 0.5, 50, early_stop=False)(network, images[:8], y, batch_size=8)
-    assert len(count) == 2 + 50 + 1
+    assert len(count) == 1 + 50 + 1
 
 
 def test_new_weights_are_seen(images) -> None:

@@ -260,9 +260,10 @@ def test_passes_are_counted_truly(name: str, monkeypatch) -> None:
 
     monkeypatch.setattr(backend, "value_and_grad", value_and_grad)
     outcome = ATTACKS[name].search(Counting(), X, labels(kind), batch_size=COUNT)
-    sampled = 8 * (1 + (2 if name == "autoattack" else 0))  # images looked at to learn the number of classes
+    # Images looked at to learn the number of classes, where the clean ones are not predicted anyway.
+    sampled = 8 * (1 + (2 if name == "autoattack" else 0))
     looked = seen["forward"] - outcome.forward
-    assert 0 < looked <= sampled
+    assert 0 <= looked <= sampled
     assert seen["backward"] == outcome.backward
 
 
