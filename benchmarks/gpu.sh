@@ -1,22 +1,35 @@
 #!/usr/bin/env bash
-# All that wants a GPU, in one go and resumable: the tests marked gpu, the benchmarks, the paper's MNIST recipe.
+# All that wants a GPU, in one go and resumable: the tests marked gpu, the benchmarks, the paper's recipes.
 #
-#   OUT=results/gpu BACKENDS="torch jax" RECIPES="mnist" bash benchmarks/gpu.sh
+#   OUT=results/gpu BACKENDS="torch jax" PARTS="tests benchmarks mnist cifar" bash benchmarks/gpu.sh
 #
-# Needs kbl's dependencies and the backends' CUDA builds, and MNIST by KBL_DATA. What is measured goes to $OUT; called
-# again with the same $OUT it goes on with the runs that were cut off.
+# Needs kbl's dependencies and the backends' CUDA builds, and MNIST and CIFAR-10 by KBL_DATA. What is measured goes to
+# $OUT; called again with the same $OUT it goes on with the runs that were cut off. PARTS chooses, in this order:
+#   tests       the tests marked gpu, on each backend
+#   benchmarks  the table of docs/performance.md, on each backend, with torch's loop by hand as the floor of all
+#   mnist       Table 1 at the paper's scale: adversarial training and ATBLR, 50 epochs of PGD-40
+#   cifar       Table 2 on ResNet-32 at the scale "gpu": natural, adversarial training, ATBLR; SCALE=paper for 200 epochs
 set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT="${OUT:-results/gpu}"
+BACKENDS="${BACKENDS:-torch jax}"
+PARTS="${PARTS:-tests benchmarks mnist cifar}"
 mkdir -p "$OUT"
 status=0
-for backend in ${BACKENDS:-torch jax}; do
-  export KERAS_BACKEND="$backend"
-  python3 -m pytest -q -m gpu tests || status=1
-  python3 -m benchmarks.pgd > "$OUT/benchmark-pgd-$backend.json" || status=1
+for backend in $BACKENDS; do
+  if [[ " $PARTS " == *" tests "* ]]; then
+    KERAS_BACKEND="$backend" python3 -m pytest -q -m gpu tests || status=1
+  fi
+  if [[ " $PARTS " == *" benchmarks "* ]]; then
+    python3 -m benchmarks --backend "$backend" --out "$OUT" || status=1
+  fi
 done
-for recipe in ${RECIPES:-mnist}; do
-  python3 -m kbl run "$recipe" --backend "${BACKEND:-jax}" --set evaluation.samples=10000 \
-    --out "$OUT/$recipe" --resume || status=1
-done
+main="${BACKENDS##* }" # the last of them trains
+if [[ " $PARTS " == *" mnist "* ]]; then
+  python3 -m kbl run recipes/paper/table1.toml --backend "$main" --set "scale=${SCALE:-paper}" --out "$OUT/table1" || status=1
+fi
+if [[ " $PARTS " == *" cifar "* ]]; then
+  python3 -m kbl run recipes/paper/table2.toml --backend "$main" --set "scale=${SCALE:-gpu}" \
+    --set 'only=["resnet-natural","resnet-at","resnet-atblr"]' --out "$OUT/table2" || status=1
+fi
 exit "$status"

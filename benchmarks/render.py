@@ -1,0 +1,54 @@
+"""The tables of docs/performance.md, from results/benchmark-*.json: ``python -m benchmarks.render``."""
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.plan import PASSES
+
+RESULTS = Path(__file__).parent.parent / "results"
+BACKENDS = ("torch", "jax", "tensorflow")
+
+
+def main() -> None:
+    found = {name: json.loads((RESULTS / f"benchmark-{name}.json").read_text("utf-8")) for name in BACKENDS}
+    head = ("network", "case", "backend", "by hand, s", "kbl, s", "kbl / by hand", "rounds", "first call, s")
+    head += ("images/s", "share of peak")
+    print("| " + " | ".join(head) + " |\n" + "| --- " * len(head) + "|")
+    fixed = [record for name in BACKENDS for record in found[name]["cases"] if record["id"] in PASSES]
+    for record in sorted(fixed, key=lambda record: list(PASSES).index(record["id"])):
+        print(row(record))
+    print(
+        "\n| network | case | who | s | ratio to kbl | right after, % |\n| --- | --- | --- | --- | --- | --- |"
+    )
+    for record in found["torch"]["cases"]:
+        kbl = record["medians"]["kbl"]
+        if len(record["medians"]) > 2:
+            for name, seconds in record["medians"].items():
+                result = f"{100 * record['results'][name]:.1f}" if record["id"] not in PASSES else ""
+                numbers = f"{seconds:.2f} | {seconds / kbl:.2f} | {result}"
+                print(f"| {record['network']} | {record['case']} | {name} | {numbers} |")
+    print("\n| case | backend | by hand, MiB | kbl, MiB | ratio |\n| --- | --- | --- | --- | --- |")
+    for name in BACKENDS:
+        memory = {(one["id"], one["contestant"]): one for one in found[name]["memory"]}
+        for case in dict.fromkeys(case for case, _ in memory):
+            hand, kbl = (
+                max(one["first"], *one["later"]) / 2**20
+                for one in (memory[case, "by hand"], memory[case, "kbl"])
+            )
+            print(f"| {case} | {name} | {hand:.0f} | {kbl:.0f} | {kbl / hand:.2f} |")
+
+
+def row(record: dict[str, Any]) -> str:
+    medians, ratios = record["medians"], record["ratios"]["kbl"]
+    share = PASSES[record["id"]] * record["forward_flops"] / medians["kbl"] / record["matrix_product_flops"]
+    return (
+        f"| {record['network']} | {record['case']} | {record['backend']} | {medians['by hand']:.3f} | "
+        f"{medians['kbl']:.3f} | **{median(ratios):.2f}** | {min(ratios):.2f} to {max(ratios):.2f} | "
+        f"{record['first_call']['kbl']:.1f} | {record['batch'] / medians['kbl']:.0f} | {share:.0%} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
