@@ -13,7 +13,7 @@ from kbl import networks
 
 SHAPES = {"mnist_convnet": (28, 28, 1), "mnist_small_convnet": (28, 28, 1), "resnet32": (32, 32, 3)}
 EPSILON = {"mnist_convnet": 0.3, "mnist_small_convnet": 0.08, "resnet32": 8 / 255}
-CW = {"steps": 20, "phases": 3, "c": 1.0, "rate": 0.05}
+CW = {"steps": 10, "phases": 3, "c": 1.0, "rate": 0.05}
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ CASES = {
     "fgsm": Case("FGSM", "mnist_convnet", "pgd", steps=1),
     "pgd10": Case("PGD-10", "mnist_convnet", "pgd"),
     "pgd40": Case("PGD-40", "mnist_convnet", "pgd", steps=40),
-    "cw": Case("C&W L2, 3 × 20 steps", "mnist_convnet", "cw", steps=60),
-    "at": Case("AT step, PGD-10", "mnist_convnet", "at", batches=3),
-    "atblr": Case("ATBLR step, PGD-10", "mnist_convnet", "atblr", batches=3),
+    "cw": Case("C&W L2, 3 × 10 steps", "mnist_convnet", "cw", steps=30),
+    "at": Case("AT step, PGD-10", "mnist_convnet", "at", batches=2),
+    "atblr": Case("ATBLR step, PGD-10", "mnist_convnet", "atblr", batches=2),
     "resnet-pgd10": Case("PGD-10", "resnet32", "pgd"),
-    "resnet-at": Case("AT step, PGD-10", "resnet32", "at", batches=2),
-    "resnet-atblr": Case("ATBLR step, PGD-10", "resnet32", "atblr", batches=2),
+    "resnet-at": Case("AT step, PGD-10", "resnet32", "at"),
+    "resnet-atblr": Case("ATBLR step, PGD-10", "resnet32", "atblr"),
     "worst": Case("PGD-40, 20 restarts", "mnist_small_convnet", "worst", 40, by_hand=False, fixed=False),
     "autoattack": Case("AutoAttack", "mnist_small_convnet", "autoattack", 100, by_hand=False, fixed=False),
 }
