@@ -1,17 +1,26 @@
 """PyTorch: functions that are recorded, so that neither Keras nor autograd takes part when they are called again."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import torch
+from torch.fx import Graph
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 
-from kbl.backend.parts import leaves, random_states
+from kbl.backend.parts import random_states
 from kbl.backend.reuse import reuse_memory
 from kbl.typing import Network
 
 _PLAIN_CALLS = 3  # recording takes a few times as long as a call
+_KEPT = 128  # signatures that a function remembers
+_RECORDING = threading.RLock()  # fx patches torch.nn.Module while it traces
+
+# What hands a tensor's memory to Python: no operation that could be noted down.
+_READS = (torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, torch.Tensor.__dlpack__)
+_NEVER_CALLED = ("_initializer", "_regularizer", "_constraint")  # not when a layer is, at least
 
 
 class Recorded:
@@ -21,8 +30,10 @@ class Recorded:
     and from there on they alone are run: the same ones in the same order, so the same results to the bit, without what
     Keras and autograd do in Python and in bookkeeping around each (on a ResNet-32 about 30 ms a pass).
 
-    What depends on values cannot be noted down. A function that asks for the value of a tensor stays as it is; so does
-    one of a network with layers that are not Keras' or kbl's own, or that are random at inference.
+    What depends on values cannot be noted down. A function that asks for the value of a tensor stays as it is, and so
+    does one that assigns to a variable, or one of a network that is random at inference or has a part (a layer, an
+    activation, a function that an operation is given) that is not Keras' or kbl's own. Where gradients of the result
+    may be asked for, and under autocast, nothing is recorded.
 
     Args:
         network: what the function calls; its variables are read anew at each call.
@@ -36,29 +47,31 @@ class Recorded:
 
     def __call__(self, network: Network, *arguments: Any) -> Any:
         """Call the function; `network` is that of the constructor, which is not kept."""
-        if not self._recordable:
+        if not self._recordable or _tracks_or_casts():
             return self._function(*arguments)
-        given = keras.tree.flatten(arguments)
-        signature = tuple(
-            (value.shape, value.stride(), value.dtype, value.device)
-            if isinstance(value, torch.Tensor)
-            else value
-            for value in given
-        )
+        signature = (_kind(arguments), _settings(network))
         found = self._calls.get(signature, 0)
         if isinstance(found, int):
             if found < _PLAIN_CALLS:
-                self._calls[signature] = found + 1
+                self._remember(signature, found + 1)
                 return self._function(*arguments)
-            found = self._calls[signature] = self._record(network, arguments)
+            found = self._record(network, arguments)
+            self._remember(signature, found)
         if found is None:
             return self._function(*arguments)
         graph, outputs = found
-        tensors = [value for value in given if isinstance(value, torch.Tensor)]
+        tensors = [value for value in keras.tree.flatten(arguments) if isinstance(value, torch.Tensor)]
         return keras.tree.pack_sequence_as(outputs, graph(*_values(network), *tensors))
+
+    def _remember(self, signature: Any, found: Any) -> None:
+        self._calls[signature] = found
+        for oldest in list(self._calls)[:-_KEPT]:
+            self._calls.pop(oldest, None)
 
     def _record(self, network: Network, arguments: Any) -> Any:
         """Return the graph and the structure of what it gives; None where there can be no graph."""
+        if not _is_recordable(network):  # a part may have changed since
+            return None
         variables, given = network.variables, keras.tree.flatten(arguments)
         places = [place for place, value in enumerate(given) if isinstance(value, torch.Tensor)]
         structure: list[Any] = []
@@ -68,21 +81,80 @@ class Recorded:
             for place, tensor in zip(places, tensors[len(variables) :], strict=True):
                 values[place] = tensor
             mapping = list(zip(variables, tensors[: len(variables)], strict=True))
-            with keras.StatelessScope(state_mapping=mapping):
+            with keras.StatelessScope(state_mapping=mapping) as scope:
                 outputs = self._function(*keras.tree.pack_sequence_as(arguments, values))
+            if len(scope.state_mapping) > len(mapping) or any(
+                scope.get_current_value(variable) is not tensor for variable, tensor in mapping
+            ):
+                raise RuntimeError("It assigns to a variable")
             structure[:] = [outputs]
             return keras.tree.flatten(outputs)
 
+        # Copies: one tensor in two places could not be told apart.
+        copies = [given[place].clone() for place in places]
+        if any(copy.stride() != given[place].stride() for copy, place in zip(copies, places, strict=True)):
+            return None
         try:
-            # Copies: one tensor in two places could not be told apart.
-            graph = make_fx(flat)(*_values(network), *(given[place].clone() for place in places))
-        except RuntimeError:  # it asks for a tensor's value
+            with _RECORDING, _NoReads():
+                graph = make_fx(flat)(*_values(network), *copies)
+        except Exception:  # it asks for a tensor's value, or it fails, and then does so when it is run
             return None
         if not all(isinstance(output, torch.Tensor) for output in keras.tree.flatten(structure[0])):
             return None
+        if _shapes_depend_on_values(graph.graph):
+            return None
         reuse_memory(graph.graph)
+        for node in graph.graph.nodes:
+            node.meta.clear()  # most of what a graph takes
         graph.recompile()
         return graph, keras.tree.map_structure(lambda _: 0, structure[0])
+
+
+class _NoReads(TorchFunctionMode):
+    """Raises RuntimeError where a tensor's memory is handed to Python."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _READS:
+            raise RuntimeError("It asks for a tensor's value")
+        return func(*args, **(kwargs or {}))
+
+
+def _tracks_or_casts() -> bool:
+    return (
+        torch.is_grad_enabled()
+        or torch.is_inference_mode_enabled()
+        or any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
+    )
+
+
+def _kind(value: Any) -> Any:
+    """Return what of an argument is noted down: structure, layout of tensors, numbers."""
+    if isinstance(value, torch.Tensor):
+        return value.shape, value.stride(), value.dtype, value.device
+    if isinstance(value, dict):
+        return dict, *((key, _kind(value[key])) for key in sorted(value))
+    if isinstance(value, list | tuple):
+        return type(value), *map(_kind, value)
+    return type(value), repr(value)  # 1, 1.0 and True are equal, and so are 0.0 and -0.0
+
+
+def _settings(network: Network) -> Any:
+    """Return what may be changed of a network that computes otherwise from then on, its weights apart."""
+    return len(network.variables), *(
+        (layer.trainable, layer.dtype_policy.name, id(vars(layer).get("activation")))
+        for layer in network._flatten_layers()
+    )
+
+
+def _shapes_depend_on_values(graph: Graph) -> bool:
+    def depends(node: Any) -> bool:
+        if torch.Tag.dynamic_output_shape not in getattr(node.target, "tags", ()):
+            return False
+        metas = [each.meta.get("tensor_meta") for each in node.all_input_nodes[1:]]
+        masks = any(meta is None or meta.dtype in (torch.bool, torch.uint8) for meta in metas)
+        return node.target is not torch.ops.aten.index.Tensor or masks
+
+    return any(map(depends, graph.nodes))
 
 
 def _values(network: Network) -> list[torch.Tensor]:
@@ -90,9 +162,29 @@ def _values(network: Network) -> list[torch.Tensor]:
 
 
 def _is_recordable(network: Network) -> bool:
-    own = all(
-        type(layer).__module__.partition(".")[0] in ("keras", "kbl")
-        and not isinstance(layer, keras.layers.TorchModuleWrapper | keras.layers.Lambda)
-        for layer in leaves(network)
+    return not random_states(network) and all(map(_is_known, network._flatten_layers()))
+
+
+def _is_known(layer: Any) -> bool:
+    """Tell whether what a layer computes depends on its arguments and variables, and on `_settings`, alone."""
+    if not _is_own(type(layer)) or isinstance(layer, keras.layers.TorchModuleWrapper | keras.layers.Lambda):
+        return False
+    # Operations that are no layers may be a user's, or be given functions, such as that of keras.ops.map.
+    for operation in getattr(layer, "operations", ()):
+        if isinstance(operation, keras.layers.Layer):
+            continue
+        given = [(node.arguments.args, node.arguments.kwargs) for node in operation._inbound_nodes]
+        given = [*keras.tree.flatten(given), *vars(operation).values()]
+        if not _is_own(type(operation)) or not all(_is_own(part) for part in given if callable(part)):
+            return False
+    if isinstance(layer, keras.Model):  # its attributes are of its training
+        return "call" not in vars(layer)
+    return not any(
+        isinstance(value, torch.Tensor)  # computed from variables earlier
+        or (callable(value) and not name.endswith(_NEVER_CALLED) and not _is_own(value))
+        for name, value in vars(layer).items()
     )
-    return own and not random_states(network)
+
+
+def _is_own(part: Any) -> bool:
+    return str(getattr(part, "__module__", None)).partition(".")[0] in ("keras", "kbl")

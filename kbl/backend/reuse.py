@@ -1,9 +1,11 @@
 """PyTorch: recorded operations that write where their operand lies, when nothing reads that any more."""
 
+import operator
 from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 from torch.fx import Graph, Node
 
 _aten = torch.ops.aten
@@ -68,10 +70,17 @@ def _layout(node: Node) -> Any:
 
 
 def _aliased(node: Node) -> Node | None:
-    """Return the node whose memory the node's tensor lies in, if it is a view or was written in place."""
+    """Return the node whose memory the node's tensors may lie in: it is a view, one of several, or written in place."""
     if node.op != "call_function" or not node.args or not isinstance(node.args[0], Node):
         return None
-    if node.target is _aten._unsafe_view.default:
-        return node.args[0]
-    returns = getattr(getattr(node.target, "_schema", None), "returns", ())
-    return node.args[0] if any(each.alias_info is not None for each in returns) else None
+    owner = node.args[0]
+    if node.target is operator.getitem:
+        return owner if _aliased(owner) is not None else None
+    if node.target is _aten._unsafe_view.default or not isinstance(node.target, OpOverload):
+        return owner
+    # An operation of others, such as reshape, does not say whether it returns a view.
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(
+        node.target.name(), "CompositeImplicitAutograd"
+    )
+    view = any(each.alias_info is not None for each in node.target._schema.returns)
+    return owner if composite or view else None

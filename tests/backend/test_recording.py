@@ -207,3 +207,69 @@ def test_memory_is_not_used_again_where_something_reads_it(function) -> None:
         np.testing.assert_array_equal(other, one)
     assert x.tolist() == [-1.0, 2.0, 3.0]
     assert "aten.relu_.default" not in targets
+
+
+def test_parts_of_a_tensor_are_its_memory() -> None:
+    """`split` gives views: what is written to one of them is written to what was split."""
+
+    def function(x):
+        whole = x * 2.0
+        first, second = torch.split(whole, 2)
+        return torch.relu(first), whole + 0.0, second
+
+    x = torch.tensor([-1.0, 2.0, -3.0, 4.0])
+    graph, _ = traced(function, x)
+    for found, wanted in zip(graph(x), function(x), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_numbers_that_are_equal_are_told_apart() -> None:
+    made = network()
+    run = Recorded(made, lambda x, number: x * (2.0 if isinstance(number, bool) else 3.0))
+    with torch.no_grad():
+        for number, wanted in ((1, 3.0), (True, 2.0)) * (recording._PLAIN_CALLS + 2):
+            assert run(made, torch.ones(1), number).item() == wanted
+
+
+def test_a_users_activation_is_run() -> None:
+    calls = []
+
+    def activation(x):
+        calls.append(1)
+        return x * len(calls)
+
+    made = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation=activation)])
+    calls.clear()
+    run = backend.compiled(made, lambda forward, x: forward(x))
+    for _ in range(6):
+        run(np.ones((2, 4), "float32"))
+    assert len(calls) == 6
+
+
+def test_a_function_that_hands_values_to_numpy_is_run() -> None:
+    made = network()
+    run = Recorded(made, lambda x: x + float(np.asarray(x.detach().numpy()).sum()))
+    with torch.no_grad():
+        for _ in range(recording._PLAIN_CALLS + 2):
+            assert run(made, torch.ones(2)).tolist() == [3.0, 3.0]
+            assert run(made, torch.zeros(2)).tolist() == [0.0, 0.0]
+
+
+def test_nothing_is_recorded_where_gradients_are_asked_for() -> None:
+    made = network()
+    run = Recorded(made, lambda x: x * 2.0)
+    x = torch.ones(2, requires_grad=True)
+    for _ in range(recording._PLAIN_CALLS + 2):
+        assert torch.autograd.grad(run(made, x).sum(), x)[0].tolist() == [2.0, 2.0]
+
+
+def test_another_activation_is_seen() -> None:
+    made = keras.Sequential([keras.Input((2,)), layers.Dense(2, activation="relu")])
+    made.set_weights([-np.eye(2), np.zeros(2)])
+    run = backend.compiled(made, lambda forward, x: forward(x))
+    x = np.ones((1, 2), "float32")
+    for _ in range(recording._PLAIN_CALLS + 2):
+        assert run(x).tolist() == [[0.0, 0.0]]
+    made.layers[-1].activation = keras.activations.linear
+    for _ in range(recording._PLAIN_CALLS + 2):
+        assert run(x).tolist() == [[-1.0, -1.0]]
