@@ -13,6 +13,8 @@ from benchmarks.cases import CASES, prepare
 from kbl.backend import devices
 from kbl.evaluation import versions
 
+_WARM_UP = 4  # on torch kbl records at the fourth call
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -27,18 +29,18 @@ def main() -> None:
 
 
 def measure(name: str, batch: int, rounds: int) -> dict[str, Any]:
-    """Let the contestants take turns, `rounds` times after a first call."""
+    """Let the contestants take turns, `rounds` times after the calls that compile or record."""
     case = CASES[name]
     work = prepare(case, batch)
     first, seconds, results = {}, {name: [] for name in work.contestants}, {}  # type: ignore[var-annotated]
-    for round_ in range(rounds + 1):
+    for round_ in range(rounds + _WARM_UP):
         for contestant, run in work.contestants.items():
             started = time.perf_counter()
             results[contestant] = run()
             taken = (time.perf_counter() - started) / case.batches
-            if round_:
+            if round_ >= _WARM_UP:
                 seconds[contestant].append(taken)
-            else:
+            elif round_ == 0:
                 first[contestant] = taken * case.batches
     medians = {contestant: median(taken) for contestant, taken in seconds.items()}
     base = (
