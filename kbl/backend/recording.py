@@ -18,8 +18,21 @@ _PLAIN_CALLS = 3  # recording takes a few times as long as a call
 _KEPT = 128  # signatures that a function remembers
 _RECORDING = threading.RLock()  # fx patches torch.nn.Module while it traces
 
-# What hands a tensor's memory to Python: no operation that could be noted down.
-_READS = (torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, torch.Tensor.__dlpack__)
+# What hands values to Python: of tensors that are no arguments tracing would let it pass, of arrays always.
+_READS = tuple(
+    getattr(torch.Tensor, name)
+    for name in (
+        "numpy",
+        "tolist",
+        "item",
+        "__array__",
+        "__dlpack__",
+        "__bool__",
+        "__int__",
+        "__float__",
+        "__index__",
+    )
+)
 _NEVER_CALLED = ("_initializer", "_regularizer", "_constraint")  # not when a layer is, at least
 
 
@@ -111,7 +124,7 @@ class Recorded:
 
 
 class _NoReads(TorchFunctionMode):
-    """Raises RuntimeError where a tensor's memory is handed to Python."""
+    """Raises RuntimeError where a tensor's values are handed to Python."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _READS:
@@ -120,11 +133,7 @@ class _NoReads(TorchFunctionMode):
 
 
 def _tracks_or_casts() -> bool:
-    return (
-        torch.is_grad_enabled()
-        or torch.is_inference_mode_enabled()
-        or any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
-    )
+    return torch.is_grad_enabled() or torch.is_inference_mode_enabled() or torch._C._is_any_autocast_enabled()
 
 
 def _kind(value: Any) -> Any:

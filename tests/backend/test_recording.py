@@ -273,3 +273,158 @@ def test_another_activation_is_seen() -> None:
     made.layers[-1].activation = keras.activations.linear
     for _ in range(recording._PLAIN_CALLS + 2):
         assert run(x).tolist() == [[-1.0, -1.0]]
+
+
+class Factor:
+    """A number that parts of a user's own look up when they are called."""
+
+    value = 1.0
+
+
+class Cell(layers.Layer):
+    state_size = output_size = 2
+
+    def call(self, x, states):
+        return x * Factor.value + states[0], [x]
+
+
+class Scaled(keras.Operation):
+    def call(self, x):
+        return x * Factor.value
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+def functional(operation) -> keras.Model:
+    inputs = keras.Input((3, 2))
+    return keras.Model(inputs, operation(layers.Dense(2)(inputs)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.Sequential([keras.Input((3, 2)), layers.RNN(Cell())]),
+        lambda: functional(Scaled()),
+        lambda: functional(lambda x: ops.map(lambda row: row * Factor.value, x)),
+        lambda: functional(lambda x: ops.vectorized_map(lambda row: row * Factor.value, x)),
+    ],
+    ids=["cell", "operation", "map", "vectorized_map"],
+)
+def test_parts_of_a_users_own_are_run_wherever_they_are(make, monkeypatch) -> None:
+    made, x = make(), np.ones((2, 3, 2), "float32")
+    run = backend.compiled(made, lambda forward, x: forward(x))
+    for factor in (1.0, 2.0):
+        monkeypatch.setattr(Factor, "value", factor)
+        for _ in range(recording._PLAIN_CALLS + 2):
+            np.testing.assert_array_equal(run(x), made(x, training=False).detach())
+
+
+def test_a_forward_of_a_users_own_is_run() -> None:
+    made, calls = network(), []
+
+    class Forward:
+        network, training = made, False
+
+        def __call__(self, x):
+            calls.append(1)
+            return made(x, training=False)
+
+    x = torch.from_numpy(images(2))
+    with torch.no_grad():
+        backend.repeated_inside(Forward(), "test", lambda forward, x: x + ops.sum(forward(x)), 9, x, ())
+    assert len(calls) == 9
+
+
+def test_frozen_batch_normalization_is_seen() -> None:
+    made = keras.Sequential([keras.Input((4,)), layers.BatchNormalization()])
+    run = Recorded(
+        made,
+        lambda x: made.stateless_call(
+            [v.value for v in made.trainable_variables],
+            [v.value for v in made.non_trainable_variables],
+            x,
+            training=True,
+        )[0],
+    )
+    x = torch.tensor([[1.0], [3.0]]).repeat(1, 4)
+    with torch.no_grad():
+        for _ in range(recording._PLAIN_CALLS + 2):
+            assert run(made, x)[0, 0] < 0
+        made.layers[0].trainable = False
+        assert run(made, x)[0, 0] > 0
+
+
+def test_new_weights_are_seen() -> None:
+    made = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    run = backend.compiled(made, lambda forward, x: forward(x))
+    x = np.ones((2, 4), "float32")
+    for _ in range(recording._PLAIN_CALLS + 2):
+        run(x)
+    made.layers[0].enable_lora(2)
+    np.testing.assert_array_equal(run(x), made(x, training=False).detach())
+
+
+def test_arguments_are_told_apart_by_their_names() -> None:
+    made = network()
+    run = Recorded(made, lambda given: given["a"] if "b" in given else -given["a"])
+    a = torch.ones(2)
+    with torch.no_grad():
+        for _ in range(recording._PLAIN_CALLS + 2):
+            assert run(made, {"a": a, "b": a}).tolist() == [1.0, 1.0]
+        assert run(made, {"a": a, "c": a}).tolist() == [-1.0, -1.0]
+
+
+def test_a_tensor_that_cannot_be_copied_as_it_lies() -> None:
+    made = network()
+    run = Recorded(made, lambda x: x.reshape(-1) * 2.0)
+    x = torch.arange(3.0)[:, None].expand(3, 2)
+    with torch.no_grad():
+        for _ in range(recording._PLAIN_CALLS + 2):
+            assert run(made, x).tolist() == [0.0, 0.0, 2.0, 2.0, 4.0, 4.0]
+
+
+def test_autocast_is_seen() -> None:
+    made = network()
+    run = Recorded(made, lambda x: x @ x)
+    x = torch.eye(2)
+    with torch.no_grad():
+        for enabled in (True, False):
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                for _ in range(recording._PLAIN_CALLS + 2):
+                    assert run(made, x).dtype == (torch.bfloat16 if enabled else torch.float32)
+
+
+@pytest.mark.parametrize("update", [lambda v: v.assign_add(1.0), lambda v: v.assign(v + 1.0)])
+def test_a_function_that_assigns_is_run(update) -> None:
+    made = network()
+    for variable in (keras.Variable(0.0), made.variables[0]):
+        run = Recorded(made, lambda x, variable=variable: update(variable) * 0.0 + x + variable)
+        with torch.no_grad():
+            found = [float(ops.sum(run(made, torch.zeros(())))) for _ in range(6)]
+        assert len(set(found)) == 6
+
+
+def test_values_and_shapes_that_python_sees_are_not_noted_down() -> None:
+    made, outside = network(), torch.ones(())
+    count = Recorded(made, lambda x: x + len(torch.nonzero(x)))
+    scale = Recorded(made, lambda x: x * float(outside))
+    with torch.no_grad():
+        for _ in range(recording._PLAIN_CALLS + 2):
+            assert count(made, torch.tensor([1.0, 0.0])).tolist() == [2.0, 1.0]
+            assert scale(made, torch.ones(1)).item() == 1.0
+        outside.fill_(3.0)
+        assert count(made, torch.tensor([1.0, 1.0])).tolist() == [3.0, 3.0]
+        assert scale(made, torch.ones(1)).item() == 3.0
+
+
+def test_it_remembers_so_many(monkeypatch) -> None:
+    monkeypatch.setattr(recording, "_PLAIN_CALLS", 0)
+    monkeypatch.setattr(recording, "_KEPT", 3)
+    made = network()
+    run = Recorded(made, lambda x, number: x * number)
+    with torch.no_grad():
+        for number in range(6):
+            assert run(made, torch.ones(1), number).item() == number
+    assert len(run._calls) == 3
+    assert all(not node.meta for graph, _ in run._calls.values() for node in graph.graph.nodes)
