@@ -30,7 +30,7 @@ def reuse_memory(graph: Graph) -> None:
     # Of each node the nodes whose tensors lie in the same memory; the first of them made it.
     shared: dict[Node, list[Node]] = {}
     for node in nodes:
-        owner = _aliased(node)
+        owner = aliased(node)
         shared[node] = shared[owner] if owner is not None else []
         shared[node].append(node)
     for node in nodes:
@@ -69,13 +69,13 @@ def _layout(node: Node) -> Any:
     return tuple(meta.shape), tuple(meta.stride), meta.dtype
 
 
-def _aliased(node: Node) -> Node | None:
+def aliased(node: Node) -> Node | None:
     """Return the node whose memory the node's tensors may lie in: it is a view, one of several, or written in place."""
     if node.op != "call_function" or not node.args or not isinstance(node.args[0], Node):
         return None
     owner = node.args[0]
     if node.target is operator.getitem:
-        return owner if _aliased(owner) is not None else None
+        return owner if aliased(owner) is not None else None
     if node.target is _aten._unsafe_view.default or not isinstance(node.target, OpOverload):
         return owner
     # An operation of others, such as reshape, does not say whether it returns a view.

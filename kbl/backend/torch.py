@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 import torch
-from torch.nn.functional import batch_norm, conv2d, max_pool2d, pad
 
 from kbl.backend.parts import fixed, leaves, random_states
 from kbl.backend.recording import Recorded
+from kbl.backend.torch_layers import prepare as prepare
 from kbl.typing import Network, Tensor
 
 COMPILES_SHAPES = False
@@ -57,15 +57,7 @@ def _frozen(network: Network) -> Iterator[None]:
 
 def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Run ``kernel(forward, *arrays)`` with frozen weights and no graph but those that it asks for."""
-    alive = weakref.proxy(network)
-    prepare(network)
-    states = random_states(network)
-
-    def forward(x: Tensor, draw: Tensor = 0) -> Tensor:
-        with fixed(states, draw):
-            return alive(x, training=False)
-
-    run = Recorded(network, lambda *arrays: kernel(forward, *arrays))
+    alive, run = weakref.proxy(network), _recorded(network, kernel)
 
     def call(*arrays: Any) -> Any:
         with torch.no_grad(), _frozen(alive):
@@ -76,16 +68,30 @@ def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]
 
 def repeated(network: Network, step: Callable[..., Any]) -> Callable[..., Any]:
     """Take the steps one by one from Python; a look at what is done would make a GPU wait."""
-    one = compiled(network, step)
+    alive, recorded = weakref.proxy(network), _recorded(network, step)
 
     def run(constants: Any, state: Any, i: Any, stop: Any) -> Any:
-        i, state = int(i), keras.tree.map_structure(_to_tensor, state)
-        while i < stop and (state["done"].is_cuda or not bool(state["done"].all())):
-            state = {**state, **one(constants, state, np.int32(i))}
-            i += 1
+        i, (constants, state) = int(i), keras.tree.map_structure(_to_tensor, (constants, state))
+        with torch.no_grad(), _frozen(alive):
+            one = recorded.on(alive)
+            while i < stop and (state["done"].is_cuda or not bool(state["done"].all())):
+                state = {**state, **one(constants, state, _to_tensor(np.int32(i)))}
+                i += 1
         return i, state
 
     return run
+
+
+def _recorded(network: Network, kernel: Callable[..., Any]) -> Recorded:
+    alive = weakref.proxy(network)
+    prepare(network)
+    states = random_states(network)
+
+    def forward(x: Tensor, draw: Tensor = 0) -> Tensor:
+        with fixed(states, draw):
+            return alive(x, training=False)
+
+    return Recorded(network, lambda *arrays: kernel(forward, *arrays))
 
 
 # network -> {identity: a step that is taken inside a training step}; goes with the network.
@@ -110,8 +116,9 @@ def repeated_inside(
         loose = dataclasses.replace(forward, network=weakref.proxy(network))
         known[identity] = Recorded(network, lambda x, *constants: step(loose, x, *constants))
     x, constants = keras.tree.map_structure(_to_tensor, (x, constants))
+    one = known[identity].on(network)
     for _ in range(count):
-        x = known[identity](network, x, *constants)
+        x = one(x, *constants)
     return x
 
 
@@ -134,92 +141,6 @@ def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *data
     with torch.no_grad():
         torch._foreach_sub_(weights, shift)
     return logs
-
-
-def prepare(network: Network) -> None:
-    """Let layers on channels-last images read them where they lie: convolution, max-pooling, batch normalization.
-
-    Keras copies each channels-last tensor to channels first and back around these layers, adds a bias by a pass of its
-    own and normalises by several. A permuted view is what PyTorch calls the channels-last memory format: its kernels
-    read it as it is, and do each layer in one pass. Weights, results and what is saved stay the same.
-    """
-    for layer in leaves(network):
-        if type(layer) is keras.layers.BatchNormalization:
-            if not layer.renorm and not layer.synchronized:
-                layer.call = _batch_normalization(layer)
-        elif getattr(layer, "data_format", None) != "channels_last":
-            continue
-        elif type(layer) is keras.layers.Conv2D:
-            layer.call = _convolution(layer)
-        elif type(layer) is keras.layers.MaxPooling2D and layer.padding == "valid":
-            layer.call = _max_pooling(layer)
-        elif type(layer) is keras.layers.AveragePooling2D and tuple(layer.pool_size) == (1, 1):
-            layer.call = _every_so_many(layer)
-
-
-def _convolution(layer: Any) -> Callable[[Tensor], Tensor]:
-    strides, dilation, kernel_size = layer.strides, layer.dilation_rate, layer.kernel_size
-    groups, same = layer.groups, layer.padding == "same"
-
-    def convolution(inputs: Tensor) -> Tensor:
-        images = inputs.permute(0, 3, 1, 2)
-        padding = (0, 0)
-        if same:
-            before, after = zip(
-                *map(_same_padding, images.shape[2:], kernel_size, strides, dilation), strict=True
-            )
-            if before == after:
-                padding = before
-            else:
-                images = pad(images, (before[1], after[1], before[0], after[0]))
-        kernel = keras.ops.convert_to_tensor(layer.kernel).permute(3, 2, 0, 1)
-        bias = keras.ops.convert_to_tensor(layer.bias) if layer.use_bias else None
-        outputs = conv2d(images, kernel, bias, strides, padding, dilation, groups).permute(0, 2, 3, 1)
-        return outputs if layer.activation is None else layer.activation(outputs)
-
-    return convolution
-
-
-def _batch_normalization(layer: Any) -> Callable[..., Tensor]:
-    plain = layer.call
-
-    def batch_normalization(inputs: Tensor, training: bool | None = None, mask: Any = None) -> Tensor:
-        if mask is not None or layer.axis not in (-1, inputs.ndim - 1) or inputs.dtype != torch.float32:
-            return plain(inputs, training=training, mask=mask)
-        gamma = keras.ops.convert_to_tensor(layer.gamma) if layer.scale else None
-        beta = keras.ops.convert_to_tensor(layer.beta) if layer.center else None
-        mean, variance = map(keras.ops.convert_to_tensor, (layer.moving_mean, layer.moving_variance))
-        channels_first = inputs.movedim(-1, 1)
-        if not (training and layer.trainable):
-            return batch_norm(channels_first, mean, variance, gamma, beta, eps=layer.epsilon).movedim(1, -1)
-        outputs, batch_mean, batch_scale = torch.native_batch_norm(
-            channels_first, gamma, beta, None, None, True, 0.0, layer.epsilon
-        )
-        batch_mean, batch_variance = batch_mean.detach(), batch_scale.detach() ** -2 - layer.epsilon
-        layer.moving_mean.assign(mean * layer.momentum + batch_mean * (1.0 - layer.momentum))
-        layer.moving_variance.assign(variance * layer.momentum + batch_variance * (1.0 - layer.momentum))
-        return outputs.movedim(1, -1)
-
-    return batch_normalization
-
-
-def _same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
-    return total // 2, total - total // 2
-
-
-def _max_pooling(layer: Any) -> Callable[[Tensor], Tensor]:
-    pool_size, strides = layer.pool_size, layer.strides
-
-    def max_pooling(inputs: Tensor) -> Tensor:
-        return max_pool2d(inputs.permute(0, 3, 1, 2), pool_size, strides).permute(0, 2, 3, 1)
-
-    return max_pooling
-
-
-def _every_so_many(layer: Any) -> Callable[[Tensor], Tensor]:
-    down, across = layer.strides
-    return lambda inputs: inputs[:, ::down, ::across]
 
 
 def allow_tf32(allowed: bool) -> None:
