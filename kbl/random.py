@@ -37,10 +37,10 @@ def key(*words: int | Tensor) -> Tensor:
     """Fold seeds and counters into one int32 key.
 
     Args:
-        *words: Python integers or int32 scalars, for example ``(seed, step)``. Their order matters.
+        *words: Python integers, int32 scalars, or (batch,) int32, for example ``(seed, step)``. Their order matters.
 
     Returns:
-        An int32 scalar.
+        An int32 scalar; (batch,) where a word was.
     """
     folded = ops.convert_to_tensor(0x3C6EF372, dtype="int32")
     for word in words:
@@ -55,7 +55,7 @@ def uniform(key: Tensor, index: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Draw numbers uniform in [0, 1), a multiple of 2⁻²⁴ each.
 
     Args:
-        key: int32 scalar from `key`.
+        key: from `key`, an int32 scalar or (batch,).
         index: (batch,) int32, the identity of each example: its numbers depend on nothing else.
         shape: shape of one example.
 
@@ -74,7 +74,7 @@ def normal(key: Tensor, index: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Draw standard normal numbers by the Box-Muller transform.
 
     Args:
-        key: int32 scalar from `key`.
+        key: from `key`, an int32 scalar or (batch,).
         index: (batch,) int32, the identity of each example.
         shape: shape of one example.
 

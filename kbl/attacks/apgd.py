@@ -72,13 +72,13 @@ class APGD(Attack):
         """DLR divides by the third logit, its targeted form by the fourth, too."""
         return {"dlr": 4 if self.targets else 3}.get(self.loss, 2)
 
-    def begin(self, forward: Forward, state: State, key: Tensor, restart: Tensor) -> State:
+    def begin(self, forward: Forward, state: State) -> State:
         """Start at a random point and take its gradient."""
         x, y = state["x"], state["y"]
         state = dict(state)
         if self.targets:
-            state["target"] = other_class(y, forward(x), ops.mod(restart, self.targets))
-        start = ball.random_start(x, key, state["index"], self.epsilon, self.norm)
+            state["target"] = other_class(y, forward(x), ops.mod(state["restart"], self.targets))
+        start = ball.random_start(x, state["key"], state["index"], self.epsilon, self.norm)
         (loss, hit), gradient = self._rise(forward, state, start, 0)
         nothing = ops.zeros_like(loss)
         count = ops.zeros_like(state["index"])
@@ -101,7 +101,7 @@ class APGD(Attack):
             "was_halved": ops.ones_like(hit),
         }
 
-    def step(self, forward: Forward, state: State, i: Tensor, key: Tensor) -> State:
+    def step(self, forward: Forward, state: State, i: Tensor) -> State:
         """Move, keep what is best, and at a checkpoint halve the step where it stalls."""
         x_adv = self._moved(state, i)
         (loss, hit), gradient = self._rise(forward, state, x_adv, i + 1)

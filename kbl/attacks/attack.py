@@ -15,7 +15,8 @@ from kbl.attacks.search import Outcome, Progress, search
 from kbl.typing import Network, Tensor
 
 # What is known of each image of a batch, by name; every tensor has the batch as its first axis. An attack finds
-# x (the clean images), y, index, best, score, fooled and done there, and adds its own.
+# x (the clean images), y, index, restart (the number of its start, int32), key (of that start, for `kbl.random`), best,
+# score, fooled and done there, and adds its own.
 State = dict[str, Tensor]
 Forward = Callable[..., Tensor]
 
@@ -35,8 +36,7 @@ class Attack(ABC):
     `norm`. Numeric fields reach `begin`, `step` and `finish` as arguments of the compiled function, so that none of
     them compiles anew; `epsilon` has then been made smaller by what rounding needs (`kbl.attacks.ball.interior`).
 
-    Args of the three: ``forward``, images to logits; ``key``, an int32 scalar of `kbl.random.key`; ``restart`` and
-    ``i``, int32 scalars.
+    Args of the three: ``forward``, images to logits; ``state``, see `State`; ``i``, an int32 scalar.
     """
 
     static: ClassVar[tuple[str, ...]] = ("targets",)
@@ -45,11 +45,11 @@ class Attack(ABC):
     """Other fields that the computation does not see."""
 
     @abstractmethod
-    def begin(self, forward: Forward, state: State, key: Tensor, restart: Tensor) -> State:
+    def begin(self, forward: Forward, state: State) -> State:
         """Return what is to be added to a fresh state, whose `best` is x."""
 
     @abstractmethod
-    def step(self, forward: Forward, state: State, i: Tensor, key: Tensor) -> State:
+    def step(self, forward: Forward, state: State, i: Tensor) -> State:
         """Return what the i-th step changes."""
 
     def finish(self, forward: Forward, state: State) -> State:

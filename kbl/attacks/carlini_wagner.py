@@ -67,7 +67,7 @@ class CarliniWagner(Attack):
         """Of an image that no phase is cut short for."""
         return self.steps * self.binary_search_steps
 
-    def begin(self, forward: Forward, state: State, key: Tensor, restart: Tensor) -> State:
+    def begin(self, forward: Forward, state: State) -> State:
         """Start at the image."""
         w = _to_w(state["x"])
         nothing = ops.zeros_like(state["score"])
@@ -84,7 +84,7 @@ class CarliniWagner(Attack):
             "phase": ops.zeros_like(state["index"]),
         }
 
-    def step(self, forward: Forward, state: State, i: Tensor, key: Tensor) -> State:
+    def step(self, forward: Forward, state: State, i: Tensor) -> State:
         """Take one step of Adam; an image whose phase is over begins the next one."""
         x, y = state["x"], state["y"]
 

@@ -69,28 +69,28 @@ class FAB(Attack):
             if getattr(self, field) > 1:
                 raise ValueError(f"{field} must be at most 1. Received: {field}={getattr(self, field)}")
 
-    def begin(self, forward: Forward, state: State, key: Tensor, restart: Tensor) -> State:
+    def begin(self, forward: Forward, state: State) -> State:
         """Start at the image or at a random point; a clean mistake is the nearest adversarial image itself."""
         x, y = state["x"], state["y"]
         logits = ops.cast(forward(x), "float32")
         classes = logits.shape[-1]
         targets = min(self.targets, classes - 1)
-        later = ops.cast(ops.cast(restart, "int32") >= max(targets, 1), "float32")
+        later = per_image(ops.cast(state["restart"] >= max(targets, 1), "float32"), x)
         if targets:
-            others = ops.expand_dims(other_class(y, logits, ops.mod(restart, targets)), 1)
+            others = ops.expand_dims(other_class(y, logits, ops.mod(state["restart"], targets)), 1)
         else:
             others = ops.mod(ops.expand_dims(y, 1) + ops.arange(1, classes, dtype="int32"), classes)
         mistaken = is_hit(y, logits)
         distance = ops.where(mistaken, ops.zeros_like(state["score"]), float("inf"))
         return {
             **keep(state, x, -distance, mistaken),
-            "x_adv": ball.random_start(x, key, state["index"], later * self.radius, self.norm),  # type: ignore[attr-defined]
+            "x_adv": ball.random_start(x, state["key"], state["index"], later * self.radius, self.norm),  # type: ignore[attr-defined]
             "others": others,
             "nearest": x,
             "distance": distance,
         }
 
-    def step(self, forward: Forward, state: State, i: Tensor, key: Tensor) -> State:
+    def step(self, forward: Forward, state: State, i: Tensor) -> State:
         """Linearize where the iterate is, move towards the hyperplane, judge, and step back from what fools."""
         x, x_adv = state["x"], state["x_adv"]
         f, w = self._boundary(forward, state)

@@ -63,11 +63,11 @@ class PGD(Attack):
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}. Received: loss={self.loss!r}")
 
-    def begin(self, forward: Forward, state: State, key: Tensor, restart: Tensor) -> State:
+    def begin(self, forward: Forward, state: State) -> State:
         """Start at a random point, or at the image."""
-        return {"x_adv": ball.random_start(state["x"], key, state["index"], self.radius, self.norm)}  # type: ignore[attr-defined]
+        return {"x_adv": ball.random_start(state["x"], state["key"], state["index"], self.radius, self.norm)}  # type: ignore[attr-defined]
 
-    def step(self, forward: Forward, state: State, i: Tensor, key: Tensor) -> State:
+    def step(self, forward: Forward, state: State, i: Tensor) -> State:
         """Keep the iterate if it is the best, and move on."""
 
         def rise(x_adv: Tensor) -> tuple[Tensor, Any]:

@@ -60,7 +60,7 @@ class JSMA(Attack):
         if not 0 < self.gamma <= 1:
             raise ValueError(f"gamma must be in (0, 1]. Received: gamma={self.gamma}")
 
-    def begin(self, forward: Forward, state: State, key: Tensor, restart: Tensor) -> State:
+    def begin(self, forward: Forward, state: State) -> State:
         """Choose the target."""
         x, y = state["x"], state["y"]
         return {
@@ -68,7 +68,7 @@ class JSMA(Attack):
             "target": y if self.targeted else other_class(y, forward(x), ops.zeros((), "int32")),
         }
 
-    def step(self, forward: Forward, state: State, i: Tensor, key: Tensor) -> State:
+    def step(self, forward: Forward, state: State, i: Tensor) -> State:
         """Judge the image, and change one more pair."""
         x_adv = state["x_adv"]
 

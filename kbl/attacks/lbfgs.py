@@ -64,7 +64,7 @@ class LBFGS(Attack):
         if not 0 < self.initial_c < float("inf"):
             raise ValueError(f"initial_c must be positive and finite. Received: initial_c={self.initial_c}")
 
-    def begin(self, forward: Forward, state: State, key: Tensor, restart: Tensor) -> State:
+    def begin(self, forward: Forward, state: State) -> State:
         """Choose the target; an image that is adversarial already is done."""
         x, y, zero = state["x"], state["y"], ops.zeros_like(state["score"])
         logits = forward(x)
@@ -95,7 +95,7 @@ class LBFGS(Attack):
             "adversarial": ops.cast(zero, "bool"),
         }
 
-    def step(self, forward: Forward, state: State, i: Tensor, key: Tensor) -> State:
+    def step(self, forward: Forward, state: State, i: Tensor) -> State:
         """Try one point: accept it and turn, or halve the step; then perhaps go on to the next constant."""
         x, point = _flat(state["x"]), state["point"]
         trial = ops.clip(point + state["size"][:, None] * state["direction"], 0.0, 1.0)

@@ -20,13 +20,13 @@ class _Noise(Attack):
     draws: int
     targeted: bool
 
-    def begin(self, forward: Forward, state: State, key: Tensor, restart: Tensor) -> State:
+    def begin(self, forward: Forward, state: State) -> State:
         """Nothing is remembered from draw to draw."""
         return {}
 
-    def step(self, forward: Forward, state: State, i: Tensor, key: Tensor) -> State:
+    def step(self, forward: Forward, state: State, i: Tensor) -> State:
         """Judge one draw."""
-        noisy = self.draw(state["x"], random.key(key, i), state["index"])
+        noisy = self.draw(state["x"], random.key(state["key"], i), state["index"])
         logits = forward(noisy)
         score = objective("cross_entropy", state["y"], logits, targeted=self.targeted)
         return keep(state, noisy, score, is_hit(state["y"], logits, self.targeted))

@@ -76,9 +76,10 @@ def other_class(y: Tensor, logits: Tensor, rank: Tensor) -> Tensor:
     Args:
         y: (batch,) int32.
         logits: (batch, K).
-        rank: int32 scalar; from K - 1 on it begins anew.
+        rank: int32 scalar or (batch,); from K - 1 on it begins anew.
     """
     classes = logits.shape[-1]
     own = ops.equal(ops.expand_dims(y, 1), ops.expand_dims(ops.arange(classes, dtype="int32"), 0))
     order = ops.argsort(ops.where(own, float("inf"), -ops.cast(logits, "float32")), axis=-1)
-    return ops.cast(ops.take(order, ops.mod(rank, classes - 1), axis=1), "int32")
+    rank = ops.mod(rank, classes - 1) + ops.zeros_like(y)
+    return ops.squeeze(ops.cast(ops.take_along_axis(order, ops.expand_dims(rank, 1), axis=1), "int32"), 1)

@@ -87,7 +87,8 @@ def search(
 ) -> Outcome:
     """Run an attack (`kbl.attacks.attack.Attack`) on images of any number; see its `__call__`.
 
-    Images that are fooled leave, unless a minimum norm is sought; the others start anew until the starts are used up.
+    Images that are fooled leave, unless a minimum norm is sought; the others start anew until the starts are used up,
+    from several at once when few are left. What is found does not depend on how many go together.
 
     Raises:
         ValueError: x, y or the network's outputs are not what `kbl.attacks.checks` expects.
@@ -112,21 +113,22 @@ def search(
         outcome.fooled = reached if getattr(attack, "targeted", False) else ~reached
         outcome.forward += total
     inputs = {"x": images, "y": labels, "index": places.astype("int32")}
-    running = _Search(attack, network, inputs, outcome, batch_size, attack.passes(classes))
-    standing = np.flatnonzero(~outcome.fooled)
     starts = attack.starts(classes)
-    for restart in range(starts):
-        begun = 0
-        for rows in _batches(standing, batch_size):
-            for share in running.batch(rows, random.key(seed, restart), np.int32(restart)):
+    running = _Search(attack, network, inputs, outcome, seed, batch_size, attack.passes(classes), starts)
+    standing, restart = np.flatnonzero(~outcome.fooled), 0
+    while restart < starts and len(standing):
+        # The first start fools most, so it goes alone; then as many go together as a batch holds.
+        together = min(starts - restart, max(batch_size // len(standing), 1)) if restart else 1
+        rows = np.tile(standing, together)
+        restarts = np.repeat(np.arange(restart, restart + together, dtype="int32"), len(standing))
+        for part in _batches(np.arange(len(rows)), batch_size):
+            for share in running.batch(rows[part], restarts[part]):
                 if progress is not None:
-                    done = (restart + (begun + share * len(rows)) / len(standing)) / starts
+                    done = (restart + together * (part[0] + share * len(part)) / len(rows)) / starts
                     progress(Progress(done * total, total, int((~outcome.fooled).sum())))
-            begun += len(rows)
+        restart += together
         if not attack.minimum_norm:
             standing = standing[~outcome.fooled[standing]]
-        if len(standing) == 0:
-            break
     if progress is not None:
         progress(Progress(total, total, int((~outcome.fooled).sum())))
     return outcome
@@ -140,25 +142,29 @@ class _Search:
     network: Network
     inputs: dict[str, np.ndarray[Any, Any]]
     outcome: Outcome
+    seed: int
     batch_size: int
     passes: Any
+    starts: int
 
     def __post_init__(self) -> None:
         attack = self.attack
         self.numbers = attack.numbers(self.inputs["x"].shape[1:])
+        self.first = np.full(
+            len(self.inputs["x"]), self.starts
+        )  # of each image the first start that fooled it
 
-        def begin(forward: Any, numbers: Any, state: Any, key: Tensor, restart: Tensor) -> Any:
+        def begin(forward: Any, numbers: Any, state: Any) -> Any:
             state = {
                 **state,
                 "best": state["x"],
                 "score": ops.full_like(ops.cast(state["done"], "float32"), -float("inf")),
                 "fooled": ops.zeros_like(state["done"]),
             }
-            return {**state, **attack.with_numbers(numbers).begin(forward, state, key, restart)}
+            return {**state, **attack.with_numbers(numbers).begin(forward, state)}
 
-        def step(forward: Any, constants: Any, state: Any, i: Tensor) -> Any:
-            numbers, key = constants
-            return attack.with_numbers(numbers).step(forward, state, i, key)
+        def step(forward: Any, numbers: Any, state: Any, i: Tensor) -> Any:
+            return attack.with_numbers(numbers).step(forward, state, i)
 
         def finish(forward: Any, numbers: Any, state: Any) -> Any:
             return {**state, **attack.with_numbers(numbers).finish(forward, state)}
@@ -168,25 +174,31 @@ class _Search:
         )
         self.advance = compiled(self.network, ("step", *attack.identity), step, backend.repeated)
 
-    def batch(self, rows: np.ndarray[Any, Any], key: Tensor, restart: Any) -> Iterator[float]:
-        """Attack the images of some rows from one start; yield the share of the steps that is done."""
+    def batch(self, rows: np.ndarray[Any, Any], restarts: np.ndarray[Any, Any]) -> Iterator[float]:
+        """Attack the images of some rows, each from a start; yield the share of the steps that is done."""
         size = _size(len(rows), self.batch_size)
-        state = {name: _fill(array[rows], size) for name, array in self.inputs.items()}
+        arrays = {name: array[rows] for name, array in self.inputs.items()}
+        arrays |= {"restart": restarts, "key": _numpy(random.key(self.seed, restarts))}
+        state = {name: _fill(array, size) for name, array in arrays.items()}
         state["done"] = np.arange(size) >= len(rows)
-        state = self.begin(self.numbers, state, key, restart)
+        state = self.begin(self.numbers, state)
         at_begin, at_step, at_end = self.passes
         self._count(at_begin, len(rows))
         i, length = 0, self.attack.length
         while i < length:
             stop = np.int32(min(i + _CHUNK, length))
-            reached, state = self.advance((self.numbers, key), state, np.int32(i), stop)
+            reached, state = self.advance(self.numbers, state, np.int32(i), stop)
             taken = int(reached) - i
             self._count(at_step, taken * len(rows))
             i += taken
-            left = np.flatnonzero(~_numpy(state["done"])[: len(rows)])
+            done, fooled = (_numpy(state[name])[: len(rows)] for name in ("done", "fooled"))
+            if not self.attack.minimum_norm:
+                np.minimum.at(self.first, rows[fooled], restarts[fooled])
+                done = done | (restarts > self.first[rows])
+            left = np.flatnonzero(~done)
             if len(left) < len(rows) and (len(left) == 0 or _size(len(left), self.batch_size) < 0.8 * size):
-                self._harvest(state, rows, np.setdiff1d(np.arange(len(rows)), left))
-                rows = rows[left]
+                self._harvest(state, rows, restarts, np.flatnonzero(done))
+                rows, restarts = rows[left], restarts[left]
                 if len(rows) == 0:
                     break
                 size = _size(len(rows), self.batch_size)
@@ -195,17 +207,30 @@ class _Search:
         if len(rows):
             state = self.finish(self.numbers, state)
             self._count(at_end, len(rows))
-            self._harvest(state, rows, np.arange(len(rows)))
+            self._harvest(state, rows, restarts, np.arange(len(rows)))
         yield 1.0
 
-    def _harvest(self, state: Any, rows: np.ndarray[Any, Any], slots: np.ndarray[Any, Any]) -> None:
+    def _harvest(
+        self,
+        state: Any,
+        rows: np.ndarray[Any, Any],
+        restarts: np.ndarray[Any, Any],
+        slots: np.ndarray[Any, Any],
+    ) -> None:
+        """Keep of each image what its first start found that fools it, or else what scores highest."""
         outcome = self.outcome
         best, score, fooled = (_numpy(state[name])[slots] for name in ("best", "score", "fooled"))
-        rows = rows[slots]
+        rows, restarts = rows[slots], restarts[slots]
         before, found = outcome.fooled[rows], outcome.score[rows]
         better = (fooled & ~before) | ((fooled == before) & (score > found))
-        outcome.x_adv[rows[better]] = best[better]
-        outcome.score[rows[better]] = score[better]
+        if not self.attack.minimum_norm:
+            np.minimum.at(self.first, rows[fooled], restarts[fooled])
+            better = np.where(fooled, restarts == self.first[rows], better)
+        # Of several starts of an image the last is kept: the best, of equals the first.
+        order = np.lexsort((-restarts, score, fooled))
+        order = order[better[order]]
+        outcome.x_adv[rows[order]] = best[order]
+        outcome.score[rows[order]] = score[order]
         outcome.fooled[rows] |= fooled
 
     def _count(self, passes: Any, images: int) -> None:

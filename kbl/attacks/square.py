@@ -54,19 +54,19 @@ class Square(Attack):
         if not 0 < self.p <= 1:
             raise ValueError(f"p must lie in (0, 1]. Received: p={self.p}")
 
-    def begin(self, forward: Forward, state: State, key: Tensor, restart: Tensor) -> State:
+    def begin(self, forward: Forward, state: State) -> State:
         """Judge the stripes or the tiles."""
-        x, key = state["x"], random.key(key, -1)
+        x, key = state["x"], random.key(state["key"], -1)
         if self.norm == "linf":
             stripes = _signs(random.uniform(key, state["index"], (1, *x.shape[2:])))
             return self._judge(forward, state, x + self.epsilon * stripes)
         return self._judge(forward, state, x + self.epsilon * _unit(_tiles(key, state["index"], x.shape[1:])))
 
-    def step(self, forward: Forward, state: State, i: Tensor, key: Tensor) -> State:
+    def step(self, forward: Forward, state: State, i: Tensor) -> State:
         """Judge the best image with a square changed."""
         x, best = state["x"], state["best"]
         height, width, channels = x.shape[1:]
-        draw = random.uniform(random.key(key, i), state["index"], (1, 1, 5 + channels))
+        draw = random.uniform(random.key(state["key"], i), state["index"], (1, 1, 5 + channels))
         signs = _signs(draw[..., 5:])
         side = self._side(i, height, width)
         rows, columns, inside = _window(draw[..., 0:2], side, height, width)

@@ -55,11 +55,10 @@ class Recorded:
         def call(*arguments: Any) -> Any:
             tensors: list[torch.Tensor] = []
             signature = _take_apart(arguments, tensors)
-            found = calls.get(signature, 0)
+            found = _remembered(calls, signature, 0)
             if isinstance(found, int):
                 if found < _PLAIN_CALLS:
-                    _remembered(calls, signature, 0)
-                    calls[signature] += 1
+                    calls[signature] = found + 1
                     return self._function(*arguments)
                 found = calls[signature] = self._record(network, arguments, values, tensors)
             if found is None:

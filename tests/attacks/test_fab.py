@@ -233,9 +233,9 @@ def test_where_starts_lie(images) -> None:
         "done": keras.ops.zeros((16,), "bool"),
     }
     for restart in range(4):
-        begun = traced.begin(
-            lambda x: keras.ops.convert_to_tensor(logits), state, random.key(0, restart), np.int32(restart)
-        )
+        restarts = keras.ops.full((16,), restart, "int32")
+        state |= {"restart": restarts, "key": random.key(0, restarts)}
+        begun = traced.begin(lambda x: keras.ops.convert_to_tensor(logits), state)
         others, start = (keras.ops.convert_to_numpy(begun[name]) for name in ("others", "x_adv"))
         np.testing.assert_array_equal(others, np.full((16, 1), (3, 2)[restart % 2]))
         away = lengths(start - images, "linf")

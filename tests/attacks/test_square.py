@@ -152,11 +152,12 @@ def test_one_query_in_l2_is_the_papers() -> None:
         "best": ops.convert_to_tensor(best),
         "y": ops.zeros((12,), "int32"),
         "index": ops.arange(12, dtype="int32"),
+        "key": key + ops.zeros((12,), "int32"),
         "score": ops.zeros((12,)),
         "fooled": ops.zeros((12,), "bool"),
         "done": ops.zeros((12,), "bool"),
     }
-    attack.step(forward, state, i, key)
+    attack.step(forward, state, i)
     draws = numpy(random.uniform(random.key(key, i), state["index"], (5 + channels,)))
     for delta, draw, image, candidate in zip(best - x, draws, x, judged[0], strict=True):
         delta = delta.astype("float64")
