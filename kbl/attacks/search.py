@@ -231,7 +231,7 @@ class _Search:
         order = order[better[order]]
         outcome.x_adv[rows[order]] = best[order]
         outcome.score[rows[order]] = score[order]
-        outcome.fooled[rows] |= fooled
+        outcome.fooled[rows[fooled]] = True
 
     def _count(self, passes: Any, images: int) -> None:
         self.outcome.forward += passes.forward * images
