@@ -21,7 +21,8 @@ _SECOND = 0x846CA68B - 2**32
 
 def _shift_right(word: Tensor, places: int) -> Tensor:
     """Shift int32 right without copying its sign."""
-    return ops.bitwise_and(ops.right_shift(word, places), (1 << (32 - places)) - 1)
+    places_ = ops.convert_to_tensor(places, dtype="int32")  # PyTorch would make one of a number, each time
+    return ops.bitwise_and(ops.right_shift(word, places_), (1 << (32 - places)) - 1)
 
 
 def _mix(word: Tensor) -> Tensor:

@@ -59,8 +59,9 @@ class Square(Attack):
         x, key = state["x"], random.key(state["key"], -1)
         if self.norm == "linf":
             stripes = _signs(random.uniform(key, state["index"], (1, *x.shape[2:])))
-            return self._judge(forward, state, x + self.epsilon * stripes)
-        return self._judge(forward, state, x + self.epsilon * _unit(_tiles(key, state["index"], x.shape[1:])))
+            return self._judge(forward, state, self._project(x + self.epsilon * stripes, x))
+        tiles = _unit(_tiles(key, state["index"], x.shape[1:]))
+        return self._judge(forward, state, self._project(x + self.epsilon * tiles, x))
 
     def step(self, forward: Forward, state: State, i: Tensor) -> State:
         """Judge the best image with a square changed."""
@@ -71,7 +72,8 @@ class Square(Attack):
         side = self._side(i, height, width)
         rows, columns, inside = _window(draw[..., 0:2], side, height, width)
         if self.norm == "linf":
-            return self._judge(forward, state, ops.where(inside, x + self.epsilon * signs, best))
+            square = self._project(x + self.epsilon * signs, x)
+            return self._judge(forward, state, ops.where(inside, square, best))
         emptied = _window(draw[..., 2:4], side, height, width)[2]
         change = best - x
         squares = ops.square(change)
@@ -81,13 +83,18 @@ class Square(Attack):
         new = _unit(ops.where(inside, peaks + _unit(ops.where(inside, change, 0.0), (1, 2)), 0.0), (1, 2))
         new = new * ops.sqrt(unused / channels + freed)
         change = ops.where(inside, new, ops.where(emptied, 0.0, change))
-        return self._judge(forward, state, x + self.epsilon * _unit(change))
+        return self._judge(forward, state, self._project(x + self.epsilon * _unit(change), x))
 
     def _judge(self, forward: Forward, state: State, x_adv: Tensor) -> State:
-        x_adv = ball.project(x_adv, state["x"], self.epsilon, self.norm)
         y, logits = state["y"], forward(x_adv)
         score = objective("margin", y, logits, targeted=self.targeted)
         return keep(state, x_adv, score, is_hit(y, logits, self.targeted))
+
+    def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Return x_adv in the ball; in L∞ it is its corner already, but for the cube."""
+        if self.norm == "linf":
+            return ops.clip(x_adv, 0.0, 1.0)
+        return ball.project(x_adv, x, self.epsilon, self.norm)
 
     def _side(self, i: Tensor, height: int, width: int) -> Tensor:
         """Return the side of the i-th square, int32: √(p · height · width), in L2 odd and at least 3."""
@@ -149,7 +156,7 @@ def _window(draw: Tensor, side: Tensor, height: int, width: int) -> tuple[Tensor
         - ops.cast(draw[..., axis : axis + 1] * ops.cast(size - side + 1, "float32"), "int32")
         for axis, (size, shape) in enumerate(((height, (-1, 1, 1)), (width, (-1, 1))))
     )
-    return rows, columns, (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
+    return rows, columns, ((rows >= 0) & (rows < side)) & ((columns >= 0) & (columns < side))
 
 
 def _peaks(rows: Tensor, columns: Tensor, side: Tensor, turned: Tensor, most: int) -> Tensor:

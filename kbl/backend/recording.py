@@ -1,11 +1,14 @@
 """PyTorch: functions that are recorded, so that neither Keras nor autograd takes part when they are called again."""
 
+import copy
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import torch
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from kbl.backend.recordable import NoReads, is_recordable, settings, shapes_depend_on_values, tracks_or_casts
@@ -24,7 +27,8 @@ class Recorded:
     The first calls run as they are. Then the operations of a call are noted down, those that autograd does among them,
     and from there on they alone are run: the same ones in the same order, so the same results to the bit, without what
     Keras and autograd do in Python and in bookkeeping around each (on a ResNet-32 about 30 ms a pass). What depends on
-    nothing given is kept, and what is computed twice is computed once (`kbl.backend.simplify`).
+    nothing given is kept, and what is computed twice is computed once (`kbl.backend.simplify`). TorchScript runs them.
+    What a record gives is looked at once, when it is made: one that gives anything else than the function is not used.
 
     What depends on values cannot be noted down. A function that asks for the value of a tensor stays as it is, and so
     does one that assigns to a variable, or one of a network that is random at inference or has a part (a layer, an
@@ -97,23 +101,56 @@ class Recorded:
 
         # Copies: one tensor in two places could not be told apart.
         copies = [tensor.clone() for tensor in given]
-        if any(copy.stride() != tensor.stride() for copy, tensor in zip(copies, given, strict=True)):
+        if any(one.stride() != other.stride() for one, other in zip(copies, given, strict=True)):
             return None
         try:
             with _RECORDING, NoReads():
                 graph = make_fx(flat)(*values, *copies)
         except Exception:  # it asks for a tensor's value, or it fails, and then does so when it is run
             return None
-        outputs: list[bool] = []
-        _mapped(structure[0], lambda value: outputs.append(isinstance(value, torch.Tensor)))
-        if not all(outputs) or shapes_depend_on_values(graph.graph):
+        expected: list[Any] = []
+        outputs = _mapped(structure[0], expected.append)  # None where a tensor belongs
+        if not all(isinstance(value, torch.Tensor) for value in expected):
+            return None
+        if shapes_depend_on_values(graph.graph):
             return None
         simplify(graph)
         reuse_memory(graph.graph)
-        for node in graph.graph.nodes:
-            node.meta.clear()  # most of what a graph takes
-        graph.recompile()
-        return graph.forward, _mapped(structure[0], lambda _: None)
+        run = _scripted(graph)
+        return (run, outputs) if _is_same(run(*values, *given), expected) else None
+
+
+def _scripted(graph: GraphModule) -> Callable[..., Any]:
+    """Return the graph as TorchScript, whose interpreter costs less an operation than Python, or as it is."""
+    for node in graph.graph.nodes:
+        node.meta.clear()  # most of what a graph takes
+    graph.recompile()
+    plain = copy.deepcopy(graph)
+    for node in (
+        graph.graph.nodes
+    ):  # TorchScript knows operations by name and chooses among them by what they are given
+        node.target = getattr(node.target, "overloadpacket", node.target)
+    graph.recompile()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            script = torch.jit.script(graph)
+    except Exception:  # an operation that it does not know, or a Python that it does not
+        return plain.forward
+
+    def run(*tensors: torch.Tensor) -> Any:
+        with torch.jit.optimized_execution(False):  # it would fuse operations on a GPU, and round otherwise
+            return script(*tensors)
+
+    return run
+
+
+def _is_same(results: list[torch.Tensor], expected: list[torch.Tensor]) -> bool:
+    """Tell whether results are equal to the bit; on a GPU, where the same operation may give others, True."""
+    return all(
+        one.is_cuda or bool(((one == other) | ((one != one) & (other != other))).all())
+        for one, other in zip(results, expected, strict=True)
+    )
 
 
 def _take_apart(value: Any, tensors: list[torch.Tensor]) -> Any:

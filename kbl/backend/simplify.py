@@ -63,9 +63,9 @@ def _fold_constants(module: GraphModule) -> None:
         what = (value.dtype, value.shape, value.device, str(value.tolist()))
         if what not in constants:
             name = f"_constant{len(constants)}"
-            setattr(module, name, value)
+            module.register_buffer(name, value, persistent=False)
             with graph.inserting_before(first):
-                constants[what] = graph.create_node("get_attr", name)
+                constants[what] = graph.get_attr(name)
         node.replace_all_uses_with(constants[what], delete_user_cb=lambda user: user not in known)
 
 

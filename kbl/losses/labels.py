@@ -15,7 +15,7 @@ def to_indices(y: Tensor) -> Tensor:
 
 def pick(logits: Tensor, indices: Tensor) -> Tensor:
     """Return (batch,) the logit of each row at its index."""
-    return ops.squeeze(ops.take_along_axis(logits, ops.expand_dims(indices, 1), axis=1), 1)
+    return ops.sum(ops.where(_at(indices, logits), logits, 0.0), axis=-1)
 
 
 def largest_other(logits: Tensor, indices: Tensor) -> Tensor:
@@ -24,8 +24,11 @@ def largest_other(logits: Tensor, indices: Tensor) -> Tensor:
     The labelled class is masked with -inf, never with a product: the logits of a Gaussian head are all negative,
     and a masked zero would be their maximum.
     """
-    labelled = ops.expand_dims(indices, 1) == ops.arange(logits.shape[-1], dtype="int32")
-    return ops.max(ops.where(labelled, -float("inf"), logits), axis=-1)
+    return ops.max(ops.where(_at(indices, logits), -float("inf"), logits), axis=-1)
+
+
+def _at(indices: Tensor, logits: Tensor) -> Tensor:
+    return ops.expand_dims(indices, 1) == ops.arange(logits.shape[-1], dtype="int32")
 
 
 def smoothed(y: Tensor, smoothing: float, num_classes: int) -> Tensor:
