@@ -73,6 +73,7 @@ class CarliniWagner(Attack):
         nothing = ops.zeros_like(state["score"])
         return {
             "w": w,
+            "start": w,
             "momentum": ops.zeros_like(w),
             "variance": ops.zeros_like(w),
             "c": nothing + self.initial_c,
@@ -130,7 +131,7 @@ class CarliniWagner(Attack):
         phase = state["phase"] + ops.cast(over, "int32")
         nothing = ops.zeros_like(state["w"])
         return {
-            "w": choose(over, _to_w(state["x"]), state["w"]),
+            "w": choose(over, state["start"], state["w"]),
             "momentum": choose(over, nothing, state["momentum"]),
             "variance": choose(over, nothing, state["variance"]),
             "c": ops.where(over, c, state["c"]),
