@@ -13,7 +13,7 @@ from benchmarks.cases import CASES, prepare
 from kbl.backend import devices
 from kbl.evaluation import versions
 
-_WARM_UP = 4 if keras.config.backend() == "torch" else 1  # on torch kbl records at the fourth call
+WARM_UP = 4 if keras.config.backend() == "torch" else 1  # on torch kbl records at the fourth call
 
 
 def main() -> None:
@@ -33,12 +33,12 @@ def measure(name: str, batch: int, rounds: int) -> dict[str, Any]:
     case = CASES[name]
     work = prepare(case, batch)
     first, seconds, results = {}, {name: [] for name in work.contestants}, {}  # type: ignore[var-annotated]
-    for round_ in range(rounds + _WARM_UP):
+    for round_ in range(rounds + WARM_UP):
         for contestant, run in work.contestants.items():
             started = time.perf_counter()
             results[contestant] = run()
             taken = (time.perf_counter() - started) / case.batches
-            if round_ >= _WARM_UP:
+            if round_ >= WARM_UP:
                 seconds[contestant].append(taken)
             elif round_ == 0:
                 first[contestant] = taken * case.batches

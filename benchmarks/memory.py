@@ -34,12 +34,11 @@ def main() -> None:
         print(json.dumps({"classes": int(which), "bytes": head(int(which))}))
         return
     from benchmarks.cases import CASES, prepare
+    from benchmarks.measure import WARM_UP
 
     run = prepare(CASES[what], BATCH, which).contestants[which]
-    first = rise(run)
-    print(
-        json.dumps({"id": what, "contestant": which, "first": first, "later": [rise(run) for _ in range(3)]})
-    )
+    first, later = ([rise(run) for _ in range(calls)] for calls in (WARM_UP, 3))
+    print(json.dumps({"id": what, "contestant": which, "first": first, "later": later}))
 
 
 def head(classes: int) -> int:

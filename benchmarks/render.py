@@ -30,15 +30,15 @@ def main() -> None:
                 result = f"{100 * record['results'][name]:.1f}" if record["id"] not in PASSES else ""
                 numbers = f"{seconds:.2f} | {seconds / kbl:.2f} | {result}"
                 print(f"| {record['network']} | {record['case']} | {name} | {numbers} |")
-    print("\n| case | backend | by hand, MiB | kbl, MiB | ratio |\n| --- | --- | --- | --- | --- |")
+    print("\n| case | backend | by hand, MiB | kbl, MiB | ratio | ratio of the first calls |")
+    print("| --- " * 6 + "|")
     for name in found:
         memory = {(one["id"], one["contestant"]): one for one in found[name]["memory"]}
         for case in dict.fromkeys(case for case, _ in memory):
-            hand, kbl = (
-                max(one["first"], *one["later"]) / 2**20
-                for one in (memory[case, "by hand"], memory[case, "kbl"])
-            )
-            print(f"| {case} | {name} | {hand:.0f} | {kbl:.0f} | {kbl / hand:.2f} |")
+            pair = memory[case, "by hand"], memory[case, "kbl"]
+            hand, kbl = (max(one["later"]) / 2**20 for one in pair)
+            before, after = (max(one["first"]) for one in pair)
+            print(f"| {case} | {name} | {hand:.0f} | {kbl:.0f} | {kbl / hand:.2f} | {after / before:.2f} |")
 
 
 def row(record: dict[str, Any]) -> str:
