@@ -1,5 +1,6 @@
 """PyTorch: a convolution of images of one channel, or few, whose gradient in the image is fast on a CPU."""
 
+from functools import reduce
 from typing import Any
 
 import torch
@@ -76,11 +77,12 @@ def _gradient_in_images(gradient: Tensor, kernel: Tensor, shape: Any, strides: A
     places = places.reshape(1, -1, filters).expand(batch, -1, -1)
     outputs = gradient.permute(0, 2, 3, 1).reshape(batch, -1, filters).transpose(1, 2)
     products = torch.bmm(places, outputs).view(batch, rows, columns, -1, high, wide)
-    total = sum(
+    shifted = (
         pad(products[:, row, column], (column, columns - 1 - column, row, rows - 1 - row))
         for row in range(rows)
         for column in range(columns)
     )
+    total = reduce(torch.add, shifted)
     high, wide = high + rows - 1, wide + columns - 1
     total = total.view(batch, down, across, channels, high, wide).permute(0, 3, 4, 1, 5, 2)
     total = total.reshape(batch, channels, high * down, wide * across)
