@@ -150,9 +150,8 @@ class _Search:
     def __post_init__(self) -> None:
         attack = self.attack
         self.numbers = attack.numbers(self.inputs["x"].shape[1:])
-        self.first = np.full(
-            len(self.inputs["x"]), self.starts
-        )  # of each image the first start that fooled it
+        # Of each image the first start that fooled it.
+        self.first = np.full(len(self.inputs["x"]), self.starts)
 
         def begin(forward: Any, numbers: Any, state: Any) -> Any:
             state = {
