@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from kbl import backend
 from kbl.attacks import FAB, Attack
 from kbl.attacks.attack import keep, per_image
 
@@ -55,7 +56,8 @@ def test_the_first_start_that_fools_is_kept(batch_size: int, passes: int) -> Non
     assert outcome.fooled.all()
     np.testing.assert_array_equal(outcome.x_adv, X + 0.125)
     np.testing.assert_array_equal(outcome.score, [1.0] * 3)
-    assert outcome.forward == passes
+    if not backend.COMPILES_SHAPES:  # where each shape compiles, so few images are not worth a smaller one
+        assert outcome.forward == passes
 
 
 @pytest.mark.parametrize("batch_size", [3, 6, 64])
