@@ -52,6 +52,20 @@ class Attack(ABC):
     def step(self, forward: Forward, state: State, i: Tensor) -> State:
         """Return what the i-th step changes."""
 
+    def plan(self, state: State, steps: Tensor) -> State:
+        """Return what a number of steps need that nothing found in them changes, such as their random numbers.
+
+        Many small operations cost less at once. Called where `plans` is True.
+
+        Args:
+            state: of the batch.
+            steps: (S,) int32, the steps.
+
+        Returns:
+            Tensors (batch, S, ...); `step` finds each without the second axis in its state.
+        """
+        return {}
+
     def finish(self, forward: Forward, state: State) -> State:
         """Return what is changed after the last step; nothing by default."""
         return {}
@@ -65,6 +79,11 @@ class Attack(ABC):
         """The number of starts on a network of so many classes; later ones take only the images that still stand."""
         targets = min(int(getattr(self, "targets", 0)), classes - 1)
         return int(getattr(self, "restarts", 1)) * max(targets, 1)
+
+    @property
+    def plans(self) -> bool:
+        """Whether it has a `plan`."""
+        return False
 
     @property
     def needs(self) -> int:

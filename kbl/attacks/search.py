@@ -162,14 +162,23 @@ class _Search:
             }
             return {**state, **attack.with_numbers(numbers).begin(forward, state)}
 
+        def plan(forward: Any, numbers: Any, state: Any, i: Tensor) -> Any:
+            steps = i + ops.arange(_CHUNK, dtype="int32")
+            return {**state, "plan": attack.with_numbers(numbers).plan(state, steps)}
+
         def step(forward: Any, numbers: Any, state: Any, i: Tensor) -> Any:
-            return attack.with_numbers(numbers).step(forward, state, i)
+            place = ops.mod(i, ops.convert_to_tensor(_CHUNK, "int32"))
+            planned = {
+                name: ops.take(tensor, place, axis=1) for name, tensor in state.get("plan", {}).items()
+            }
+            return attack.with_numbers(numbers).step(forward, {**state, **planned}, i)
 
         def finish(forward: Any, numbers: Any, state: Any) -> Any:
             return {**state, **attack.with_numbers(numbers).finish(forward, state)}
 
-        self.begin, self.finish = (
-            compiled(self.network, (kernel.__name__, *attack.identity), kernel) for kernel in (begin, finish)
+        self.begin, self.plan, self.finish = (
+            compiled(self.network, (kernel.__name__, *attack.identity), kernel)
+            for kernel in (begin, plan, finish)
         )
         self.advance = compiled(self.network, ("step", *attack.identity), step, backend.repeated)
 
@@ -186,6 +195,8 @@ class _Search:
         i, length = 0, self.attack.length
         while i < length:
             stop = np.int32(min(i + _CHUNK, length))
+            if self.attack.plans:
+                state = self.plan(self.numbers, state, np.int32(i))
             reached, state = self.advance(self.numbers, state, np.int32(i), stop)
             taken = int(reached) - i
             self._count(at_step, taken * len(rows))

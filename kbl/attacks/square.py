@@ -63,23 +63,46 @@ class Square(Attack):
         tiles = _unit(_tiles(key, state["index"], x.shape[1:]))
         return self._judge(forward, state, self._project(x + self.epsilon * tiles, x))
 
+    @property
+    def plans(self) -> bool:
+        """Where the squares lie, and their signs, depend on chance alone."""
+        return True
+
+    def plan(self, state: State, steps: Tensor) -> State:
+        """Place and sign the squares."""
+        height, width, channels = state["x"].shape[1:]
+        keys = random.key(ops.expand_dims(state["key"], 1), steps)
+        index = ops.expand_dims(state["index"], 1) + ops.zeros_like(keys)
+        draw = random.uniform(ops.reshape(keys, (-1,)), ops.reshape(index, (-1,)), (1, 1, 5 + channels))
+        draw = ops.reshape(draw, (*keys.shape, 1, 1, 5 + channels))
+        side = ops.reshape(self._side(steps, height, width), (-1, 1, 1, 1))
+        rows, columns = _window(draw[..., 0:2], side, height, width)
+        plan = {
+            "in_rows": _inside(rows, side),
+            "in_columns": _inside(columns, side),
+            "signs": _signs(draw[..., 5:]),
+        }
+        if self.norm == "l2":
+            other_rows, other_columns = _window(draw[..., 2:4], side, height, width)
+            plan |= {"empty_rows": _inside(other_rows, side), "empty_columns": _inside(other_columns, side)}
+            plan |= {"rows": rows, "columns": columns, "turned": draw[..., 4:5] < 0.5}
+        return plan
+
     def step(self, forward: Forward, state: State, i: Tensor) -> State:
         """Judge the best image with a square changed."""
-        x, best = state["x"], state["best"]
-        height, width, channels = x.shape[1:]
-        draw = random.uniform(random.key(state["key"], i), state["index"], (1, 1, 5 + channels))
-        signs = _signs(draw[..., 5:])
-        side = self._side(i, height, width)
-        rows, columns, inside = _window(draw[..., 0:2], side, height, width)
+        x, best, signs = state["x"], state["best"], state["signs"]
+        inside = state["in_rows"] & state["in_columns"]
         if self.norm == "linf":
             square = self._project(x + self.epsilon * signs, x)
             return self._judge(forward, state, ops.where(inside, square, best))
-        emptied = _window(draw[..., 2:4], side, height, width)[2]
+        height, width, channels = x.shape[1:]
+        emptied = state["empty_rows"] & state["empty_columns"]
         change = best - x
         squares = ops.square(change)
         unused = ops.maximum(self.epsilon**2 - ops.sum(squares, axis=(1, 2, 3), keepdims=True), 0.0)
         freed = ops.sum(ops.where(inside | emptied, squares, 0.0), axis=(1, 2), keepdims=True)
-        peaks = signs * _peaks(rows, columns, side, draw[..., 4:5] < 0.5, min(height, width))
+        side = self._side(i, height, width)
+        peaks = signs * _peaks(state["rows"], state["columns"], side, state["turned"], min(height, width))
         new = _unit(ops.where(inside, peaks + _unit(ops.where(inside, change, 0.0), (1, 2)), 0.0), (1, 2))
         new = new * ops.sqrt(unused / channels + freed)
         change = ops.where(inside, new, ops.where(emptied, 0.0, change))
@@ -97,9 +120,15 @@ class Square(Attack):
         return ball.project(x_adv, x, self.epsilon, self.norm)
 
     def _side(self, i: Tensor, height: int, width: int) -> Tensor:
-        """Return the side of the i-th square, int32: √(p · height · width), in L2 odd and at least 3."""
-        share = ops.cast(i, "float32") / ops.cast(self.queries, "float32") * 1e4
-        halvings = ops.sum(ops.cast(share > ops.convert_to_tensor(_HALVINGS, "float32"), "float32"))
+        """Return the side of the i-th square, int32: √(p · height · width), in L2 odd and at least 3.
+
+        Args:
+            i: int32, of any shape.
+            height: of the image.
+            width: of the image.
+        """
+        share = ops.expand_dims(ops.cast(i, "float32") / ops.cast(self.queries, "float32") * 1e4, -1)
+        halvings = ops.sum(ops.cast(share > ops.convert_to_tensor(_HALVINGS, "float32"), "float32"), axis=-1)
         side = ops.cast(ops.round(ops.sqrt(self.p * 0.5**halvings * (height * width))), "int32")
         most = min(height, width)
         if self.norm == "linf":
@@ -138,25 +167,28 @@ def _unit(change: Tensor, axes: tuple[int, ...] = (1, 2, 3)) -> Tensor:
     return change / ops.maximum(ops.sqrt(ops.sum(ops.square(change), axis=axes, keepdims=True)), 1e-12)
 
 
-def _window(draw: Tensor, side: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def _window(draw: Tensor, side: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Place a square anywhere in the image.
 
     Args:
-        draw: (batch, 1, 1, 2) in [0, 1).
-        side: int32 scalar.
+        draw: (..., 1, 1, 2) in [0, 1).
+        side: int32, of a shape that goes with the draw's.
         height: of the image.
         width: of the image.
 
     Returns:
-        Rows (batch, H, 1, 1) and columns (batch, 1, W, 1) counted from the square's corner, int32, and the pixels
-        inside, (batch, H, W, 1) bool.
+        Rows (..., H, 1, 1) and columns (..., 1, W, 1) counted from the square's corner, int32.
     """
     rows, columns = (
         ops.reshape(ops.arange(size, dtype="int32"), shape)
         - ops.cast(draw[..., axis : axis + 1] * ops.cast(size - side + 1, "float32"), "int32")
         for axis, (size, shape) in enumerate(((height, (-1, 1, 1)), (width, (-1, 1))))
     )
-    return rows, columns, ((rows >= 0) & (rows < side)) & ((columns >= 0) & (columns < side))
+    return rows, columns
+
+
+def _inside(lines: Tensor, side: Tensor) -> Tensor:
+    return (lines >= 0) & (lines < side)
 
 
 def _peaks(rows: Tensor, columns: Tensor, side: Tensor, turned: Tensor, most: int) -> Tensor:

@@ -61,8 +61,8 @@ def test_a_pattern_of_one_pixel() -> None:
 def test_places(side: int, height: int, width: int) -> None:
     """Every place where the square fits comes up, the last row and column included, and equally often."""
     draw = random.uniform(random.key(1), np.arange(4000, dtype="int32"), (1, 1, 2))
-    rows, columns, inside = module._window(draw, int32(side), height, width)
-    inside = numpy(inside)
+    rows, columns = module._window(draw, int32(side), height, width)
+    inside = numpy(module._inside(rows, int32(side)) & module._inside(columns, int32(side)))
     assert inside.shape == (4000, height, width, 1)
     assert (inside.sum(axis=(1, 2, 3)) == side**2).all()
     corners = inside.reshape(4000, -1).argmax(axis=1)
@@ -72,8 +72,22 @@ def test_places(side: int, height: int, width: int) -> None:
     ]
     np.testing.assert_array_equal(places, expected)
     np.testing.assert_allclose(counts * len(expected) / 4000, 1, atol=0.35)
-    inner = (numpy(rows) >= 0) & (numpy(rows) < side) & (numpy(columns) >= 0) & (numpy(columns) < side)
-    np.testing.assert_array_equal(inner, inside)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_what_is_planned_for_several_queries_is_what_is_planned_for_each(norm: str) -> None:
+    state = {
+        "x": ops.zeros((3, 9, 8, 2)),
+        "index": ops.convert_to_tensor([4, 0, 7], "int32"),
+        "key": random.key(5, ops.convert_to_tensor([0, 1, 1], "int32")),
+    }
+    attack = Square(0.1, 100, norm=norm)
+    together = attack.plan(state, ops.arange(8, 14, dtype="int32"))
+    for j in range(6):
+        alone = attack.plan(state, ops.arange(8 + j, 9 + j, dtype="int32"))
+        assert alone.keys() == together.keys()
+        for name, tensor in alone.items():
+            np.testing.assert_array_equal(numpy(together[name])[:, j], numpy(tensor)[:, 0])
 
 
 def sides(attack: Square, queries: list[int], height: int, width: int) -> list[int]:
@@ -157,7 +171,8 @@ def test_one_query_in_l2_is_the_papers() -> None:
         "fooled": ops.zeros((12,), "bool"),
         "done": ops.zeros((12,), "bool"),
     }
-    attack.step(forward, state, i)
+    planned = attack.plan(state, ops.stack([i - 1, i]))
+    attack.step(forward, {**state, **{name: tensor[:, 1] for name, tensor in planned.items()}}, i)
     draws = numpy(random.uniform(random.key(key, i), state["index"], (5 + channels,)))
     for delta, draw, image, candidate in zip(best - x, draws, x, judged[0], strict=True):
         delta = delta.astype("float64")
