@@ -71,7 +71,7 @@ def configurations(data: str) -> Iterator[tuple[str, float, str, int]]:
 
 def run_one(data: str, norm: str, weight: float, form: str, seed: int) -> dict[str, Any]:
     """Train and attack one configuration."""
-    from kbl import DivergenceError, experiment, recipe
+    from kbl import DivergenceError, fitting, recipe
     from kbl.attacks import PGD
     from kbl.data import load
     from kbl.evaluation import evaluate
@@ -97,7 +97,7 @@ def run_one(data: str, norm: str, weight: float, form: str, seed: int) -> dict[s
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         try:
-            model = experiment.train(described, dataset, Path(folder), quiet=True)
+            model = fitting.train(described, dataset, Path(folder), quiet=True)
         except DivergenceError as error:
             return record | {"diverged": str(error).split(": ")[0], "seconds": time.perf_counter() - started}
         rows = (Path(folder) / "history.csv").read_text(encoding="utf-8").splitlines()

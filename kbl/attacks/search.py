@@ -14,6 +14,8 @@ from kbl.attacks import checks
 from kbl.typing import Network, Tensor
 
 _CHUNK = 20  # steps between looks at who is done
+# The first look comes sooner, as most are fooled early; not where each number of images that are left compiles.
+_FIRST = _CHUNK if backend.COMPILES_SHAPES else 5
 
 # network -> {kernel's identity: compiled kernel}; goes with the network.
 _COMPILED: "weakref.WeakKeyDictionary[Network, dict[Any, Callable[..., Any]]]" = weakref.WeakKeyDictionary()
@@ -194,9 +196,9 @@ class _Search:
         self._count(at_begin, len(rows))
         i, length = 0, self.attack.length
         while i < length:
-            stop = np.int32(min(i + _CHUNK, length))
-            if self.attack.plans:
+            if self.attack.plans and i % _CHUNK == 0:
                 state = self.plan(self.numbers, state, np.int32(i))
+            stop = np.int32(min((i // _CHUNK + 1) * _CHUNK if i else _FIRST, length))
             reached, state = self.advance(self.numbers, state, np.int32(i), stop)
             taken = int(reached) - i
             self._count(at_step, taken * len(rows))

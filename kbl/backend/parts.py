@@ -1,7 +1,8 @@
 """What a network is made of: its layers, and the states of those that are random at inference."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -23,14 +24,18 @@ def drawn(states: list[Any], draw: Tensor) -> list[tuple[Any, Tensor]]:
     ]
 
 
-@contextmanager
-def fixed(states: list[Any], draw: Tensor) -> Iterator[None]:
-    """Run the block with the random numbers of a draw; the states stay as they were."""
-    if not states:
-        yield
-        return
-    with keras.StatelessScope(state_mapping=drawn(states, draw)):
-        yield
+def inference(network: Network) -> Callable[..., Tensor]:
+    """Return ``forward(x, draw)``, the network in inference mode, whose random states stay as they were.
+
+    It keeps no reference to the network.
+    """
+    alive, states = weakref.proxy(network), random_states(network)
+
+    def forward(x: Tensor, draw: Tensor = 0) -> Tensor:
+        with keras.StatelessScope(state_mapping=drawn(states, draw)) if states else nullcontext():
+            return alive(x, training=False)
+
+    return forward
 
 
 def leaves(layer: Any) -> Iterator[Any]:

@@ -1,6 +1,5 @@
 """TensorFlow: whole functions in one graph."""
 
-import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,7 +9,7 @@ import tensorflow as tf
 
 from kbl.backend.loops import repeated_inside as repeated_inside
 from kbl.backend.loops import repeating
-from kbl.backend.parts import fixed, leaves, random_states
+from kbl.backend.parts import inference, leaves
 from kbl.typing import Network, Tensor
 
 COMPILES_SHAPES = True
@@ -26,13 +25,8 @@ def value_and_grad(fn: Callable[[Any], tuple[Tensor, Any]], x: Any) -> tuple[Any
 
 def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Trace ``kernel(forward, *arrays)`` into one graph a shape; it reads the variables at each call."""
-    alive = weakref.proxy(network)
     prepare(network)
-    states = random_states(network)
-
-    def forward(x: Tensor, draw: Tensor = 0) -> Tensor:
-        with fixed(states, draw):
-            return alive(x, training=False)
+    forward = inference(network)
 
     def run(*arrays: Any) -> Any:
         return kernel(forward, *arrays)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import torch
 
-from kbl.backend.parts import fixed, leaves, random_states
+from kbl.backend.parts import inference, leaves
 from kbl.backend.recording import Recorded
 from kbl.backend.torch_layers import prepare as prepare
 from kbl.typing import Network, Tensor
@@ -83,14 +83,8 @@ def repeated(network: Network, step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _recorded(network: Network, kernel: Callable[..., Any]) -> Recorded:
-    alive = weakref.proxy(network)
     prepare(network)
-    states = random_states(network)
-
-    def forward(x: Tensor, draw: Tensor = 0) -> Tensor:
-        with fixed(states, draw):
-            return alive(x, training=False)
-
+    forward = inference(network)
     return Recorded(network, lambda *arrays: kernel(forward, *arrays))
 
 

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from kbl import backend, experiment, losses, networks, random, recipe
+from kbl import backend, fitting, losses, networks, random, recipe
 from kbl.attacks import PGD
 from kbl.data import load
 from kbl.layers import GMMHead
@@ -150,7 +150,7 @@ def training_losses() -> np.ndarray:
 
     chosen = recipe.load(RECIPE)
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(ProgressBar, "on_epoch_end", stop):
-        experiment.train(chosen, load(chosen.data.name), Path(folder), quiet=True)
+        fitting.train(chosen, load(chosen.data.name), Path(folder), quiet=True)
         table = np.genfromtxt(Path(folder) / "batches.csv", delimiter=",", names=True)
     return table["loss"][:20]
 
