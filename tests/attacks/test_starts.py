@@ -60,6 +60,19 @@ def test_the_first_start_that_fools_is_kept(batch_size: int, passes: int) -> Non
         assert outcome.forward == passes
 
 
+@dataclass(frozen=True)
+class Early(Timed):
+    def step(self, forward, state, i):
+        return keep(state, state["x"], state["score"], (state["index"] == 0) & (i >= 2))
+
+
+def test_what_is_fooled_early_leaves_early() -> None:
+    """After 5 steps on torch; where each shape compiles after 20, if so few were worth a smaller batch."""
+    outcome = Early(restarts=1).search(network(), X, Y)
+    np.testing.assert_array_equal(outcome.fooled, [True, False, False])
+    assert outcome.forward == 3 + (3 * 50 if backend.COMPILES_SHAPES else 3 * 5 + 2 * 45)
+
+
 @pytest.mark.parametrize("batch_size", [3, 6, 64])
 def test_of_starts_that_do_not_fool_the_best_is_kept(batch_size: int) -> None:
     outcome = Timed(steps=4).search(network(), X, Y, batch_size=batch_size)
