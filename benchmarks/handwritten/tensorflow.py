@@ -190,6 +190,9 @@ class Floor:
         graph = self._graph(self._step, method, attack)
         order = np.random.default_rng(0).permutation(len(x))
         rows = order[: len(x) // batch * batch]
-        for images, labels in tf.data.Dataset.from_tensor_slices((x[rows], y[rows])).batch(batch).prefetch(2):
+        options = tf.data.Options()
+        options.autotune.enabled = False  # the end of an epoch waits for the thread that tunes
+        batches = tf.data.Dataset.from_tensor_slices((x[rows], y[rows])).batch(batch).prefetch(2)
+        for images, labels in batches.with_options(options):
             loss = graph(images, labels)
         return float(loss)

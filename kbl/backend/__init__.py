@@ -20,6 +20,8 @@
 ``with_adversaries(model, step, training, *arguments)``
     Runs Keras' train or test step on the batch that ``model.attacked(data, training)`` returns. While training the
     weights are moved by ``model.perturbation(batch)`` for the step, where that is not None, and back after it.
+``fed(batches)``
+    What Keras' ``fit`` is best given of a sequence of batches of equal shapes, `kbl.training.Batches`.
 ``prepare(network)``
     Lets the network's own layers run as fast as the framework allows. What is computed and saved stays the same.
 ``allow_tf32(allowed)``
@@ -38,6 +40,7 @@ if _NAME == "torch":
         allow_tf32,
         compiled,
         devices,
+        fed,
         prepare,
         repeated,
         repeated_inside,
@@ -50,6 +53,7 @@ elif _NAME == "jax":
         allow_tf32,
         compiled,
         devices,
+        fed,
         prepare,
         repeated,
         repeated_inside,
@@ -62,6 +66,7 @@ elif _NAME == "tensorflow":
         allow_tf32,
         compiled,
         devices,
+        fed,
         prepare,
         repeated,
         repeated_inside,
@@ -78,6 +83,7 @@ __all__ = [
     "allow_tf32",
     "compiled",
     "devices",
+    "fed",
     "prepare",
     "repeated",
     "repeated_inside",

@@ -71,6 +71,11 @@ def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *stat
     return logs, (jax.tree.map(jnp.subtract, list(stepped), shift), *rest)
 
 
+def fed(batches: Any) -> Any:
+    """Return them: Keras hands them over one by one."""
+    return batches
+
+
 def prepare(network: Network) -> None:
     """Nothing to do: XLA chooses its own layouts."""
 

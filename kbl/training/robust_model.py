@@ -245,9 +245,12 @@ class RobustModel(keras.Model):
             callbacks = [StopOnDivergence(), *keras.tree.flatten(callbacks or [])]
             if isinstance(x, Batches):
                 kwargs["shuffle"] = False
-                x.with_index = self.method.follows_images
-                start = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: x.start(epoch))
-                callbacks.append(start)
+                batches: Batches = x
+                batches.with_index = self.method.follows_images
+                callbacks.append(
+                    keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.start(epoch))
+                )
+                x = backend.fed(batches)
         if self.method.follows_images and isinstance(x, np.ndarray):
             x = {"images": x, "index": np.arange(len(x), dtype="int32")}
         return super().fit(x, *args, callbacks=callbacks, **kwargs)

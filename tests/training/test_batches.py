@@ -5,9 +5,14 @@ import hashlib
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
+from kbl import backend
 from kbl.training import Batches, RobustModel
+
+
+def numpy(tensor) -> np.ndarray:
+    return np.asarray(ops.convert_to_numpy(tensor))
 
 
 def rows(batches: Batches) -> np.ndarray:
@@ -33,6 +38,23 @@ def test_order_is_the_same_everywhere() -> None:
     """One number for all backends, platforms and versions of NumPy."""
     order = rows(numbered(1000, 100, seed=0, epoch=7))
     assert hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()[:16] == "a2bdd9c4b6bc99f6"
+
+
+def test_fit_is_fed_the_same_batches_without_a_wait() -> None:
+    """TensorFlow's tuning of a pipeline would hold up the end of each epoch."""
+    batches = numbered()
+    fed = backend.fed(batches)
+    if keras.config.backend() != "tensorflow":
+        assert fed is batches
+        return
+    assert fed.options().autotune.enabled is False
+    assert len(fed) == 3
+    for epoch in range(2):
+        batches.start(epoch)
+        x, y = zip(*((numpy(x), numpy(y)) for x, y in fed), strict=True)
+        np.testing.assert_array_equal(np.concatenate(y), rows(batches))
+        assert x[0].dtype == "float32"
+        np.testing.assert_allclose(np.concatenate(x)[:, 0], rows(batches) / 100.0, rtol=1e-6)
 
 
 def test_images_and_labels_stay_together() -> None:
