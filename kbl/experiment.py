@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,18 @@ from typing import Any
 import keras
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kbl import attacks, backend, evaluation, feature_picture, gallery, purification, report
+from kbl import backend, evaluation, feature_picture, gallery, purification, report
 from kbl import recipe as recipes
 from kbl.data import load as load_data
 from kbl.errors import UserError
-from kbl.evaluation import Result
 from kbl.files import atomic, write_text
 from kbl.fitting import inside, train
 from kbl.from_recipe import chosen, to_attacks
+from kbl.judging import judge, warned_of_overfitting, with_substitute
 from kbl.saved_model import load_network
-from kbl.training import Recorder, overfitting, read_history
+from kbl.training import Recorder
 
-_CALIBRATION = 1000  # training images that the threshold of rejection is taken from
 _RECORDS = "evaluation.progress.jsonl"
 
 
@@ -69,7 +66,7 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
         substitute = _train_substitute(recipe, seed, dataset, place, resume=resume, quiet=quiet)
     records = folder / _RECORDS
     named = to_attacks(settings.attacks, network)
-    result = _judge(
+    result = judge(
         network,
         dataset,
         settings,
@@ -80,9 +77,9 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
         resume=resume,
     )
     if naming:
-        result = _naming(result, naming)
+        result = with_substitute(result, naming)
     if recipe.training.probe is not None and getattr(recipe.method, "attack", None) is not None:
-        result = _judging_training(result, recipe.training.probe, network, folder)
+        result = warned_of_overfitting(result, recipe.training.probe, network, folder)
     shown = [attack for _, attack in named if not getattr(attack, "targeted", False)]
     if shown:
         attack = next((attack for attack in shown if attack.name == "pgd"), shown[0])
@@ -167,7 +164,7 @@ def evaluate(
     changes |= {"detect": detect, "reject_below": reject_below, "certified_epsilon": certified_epsilon}
     try:
         network = _load(path, dataset, scale)
-        result = _judge(
+        result = judge(
             network,
             dataset,
             settings.model_copy(update=changes),
@@ -180,70 +177,14 @@ def evaluate(
     except ValueError as error:
         raise UserError(f"{path} cannot be evaluated on {dataset.name}: {error}") from error
     if substitute is not None:
-        result = _naming(result, str(substitute))
+        result = with_substitute(result, str(substitute))
     if records is not None:
         records.unlink(missing_ok=True)
     return result.to_dict()
 
 
-def _judging_training(result: Result, probe: recipes.Attack, network: Any, folder: Path) -> Result:
-    """Add what the probe found to what the evaluation did."""
-    name, found = "catastrophic_overfitting", overfitting(read_history(folder))
-    result = replace(result, checks=[*result.checks, name])
-    if found is None:
-        return result
-    [(label, _)] = to_attacks([probe], network)
-    remedy = (
-        "What was evaluated is the last network; best.keras is that of the best epoch under the probe. Train on more "
-        "steps, or on a smaller step size or ε."
-    )
-    warning = {"name": name, "message": found.message(label), "remedy": remedy}
-    return replace(result, warnings=[*result.warnings, warning])
-
-
-def _naming(result: Result, substitute: str) -> Result:
-    """Say what the substitute is."""
-    return replace(result, transfer={**(result.transfer or {}), "substitute": substitute})
-
-
 def _load(path: Path, dataset: Any, scale: float) -> Any:
     return evaluation.as_network(load_network(path), dataset.x_test, scale=scale)
-
-
-def _judge(
-    network: Any,
-    dataset: Any,
-    settings: recipes.Evaluation,
-    named: list[tuple[str, Any]],
-    console: Console,
-    **options: Any,
-) -> Result:
-    """Evaluate as the settings say, with a progress bar."""
-    x, y = dataset.x_test[: settings.samples], dataset.y_test[: settings.samples]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.fields[standing]}"), console=console, transient=True) as bar:
-        task = bar.add_task("clean", total=len(x), standing="")
-
-        def listen(label: str, state: attacks.Progress) -> None:
-            standing = f"{state.standing} of {len(x)} stand"
-            bar.update(task, description=label, total=state.total, completed=state.done, standing=standing)
-
-        return evaluation.evaluate(
-            network,
-            x,
-            y,
-            named,
-            epsilons=settings.epsilons,
-            diagnostics=settings.diagnostics,
-            detect=settings.detect,
-            reject_below=settings.reject_below,
-            certified_epsilon=settings.certified_epsilon,
-            calibration=dataset.x_train[:_CALIBRATION],
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            progress=listen,
-            **options,
-        )
 
 
 def _environment(recipe: recipes.Recipe, started: float) -> dict[str, Any]:

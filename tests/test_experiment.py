@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 import kbl
-from kbl import DivergenceError, UserError, data, experiment, from_recipe, recipe, saved_model
+from kbl import DivergenceError, UserError, data, experiment, from_recipe, judging, recipe, saved_model
 from kbl.attacks import BIM, FGSM, PGD
 from kbl.layers import GMMHead
 from kbl.methods import ATBLR, AdversarialTraining, Natural
@@ -123,7 +123,7 @@ def test_packaged_recipes_run(path, tmp_path) -> None:
 
 def test_catastrophic_overfitting_is_recorded(tmp_path, monkeypatch) -> None:
     rows = [{"epoch": n, "probe_accuracy": p, "adversarial_accuracy": 0.9} for n, p in ((1, 0.6), (2, 0.1))]
-    monkeypatch.setattr(experiment, "read_history", lambda folder: rows)
+    monkeypatch.setattr(judging, "read_history", lambda folder: rows)
     result = experiment.run(tiny("digits-fgsm"), tmp_path, quiet=True)
     [warning] = [each for each in result["warnings"] if each["name"] == "catastrophic_overfitting"]
     told = "Catastrophic overfitting at epoch 2: 90.0% under the training attack, but 10.0% under PGD-2 "

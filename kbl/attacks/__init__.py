@@ -10,7 +10,8 @@ from kbl.attacks.gradient import BIM, FGSM, PGD, CarliniWagnerLinf
 from kbl.attacks.jsma import JSMA
 from kbl.attacks.lbfgs import LBFGS
 from kbl.attacks.noise import GaussianNoise, UniformNoise
-from kbl.attacks.search import Outcome, Progress, predict
+from kbl.attacks.outcome import Outcome, Progress
+from kbl.attacks.prediction import predict
 from kbl.attacks.square import Square
 
 __all__ = [

@@ -11,7 +11,8 @@ import numpy as np
 from keras import ops
 
 from kbl.attacks import ball
-from kbl.attacks.search import Outcome, Progress, search
+from kbl.attacks.outcome import Outcome, Progress
+from kbl.attacks.search import search
 from kbl.typing import Network, Tensor
 
 # What is known of each image of a batch, by name; every tensor has the batch as its first axis. An attack finds

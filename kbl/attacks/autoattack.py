@@ -12,7 +12,8 @@ from kbl.attacks import checks
 from kbl.attacks.apgd import APGD
 from kbl.attacks.attack import Attack
 from kbl.attacks.fab import FAB
-from kbl.attacks.search import Outcome, Progress, predict
+from kbl.attacks.outcome import Outcome, Progress
+from kbl.attacks.prediction import predict
 from kbl.attacks.square import Square
 from kbl.typing import Network, Norm, Tensor
 

@@ -1,6 +1,5 @@
-"""How an attack meets a user's arrays: checked, batched, compiled, restarted; what is fooled leaves the batch."""
+"""How an attack meets a user's arrays: checked, batched, restarted; what is fooled leaves the batch."""
 
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,68 +10,13 @@ from keras import ops
 
 from kbl import backend, random
 from kbl.attacks import checks
+from kbl.attacks.outcome import Outcome, Progress
+from kbl.attacks.prediction import batches, compiled, filled, padded_size, predict, to_numpy
 from kbl.typing import Network, Tensor
 
 _CHUNK = 20  # steps between looks at who is done
 # The first look comes sooner, as most are fooled early; not where each number of images that are left compiles.
 _FIRST = _CHUNK if backend.COMPILES_SHAPES else 5
-
-# network -> {kernel's identity: compiled kernel}; goes with the network.
-_COMPILED: "weakref.WeakKeyDictionary[Network, dict[Any, Callable[..., Any]]]" = weakref.WeakKeyDictionary()
-
-
-@dataclass
-class Progress:
-    """How far an attack is: `done` of `total` images' work, and how many images still stand."""
-
-    done: float
-    total: int
-    standing: int
-
-
-@dataclass
-class Outcome:
-    """What an attack found, in NumPy arrays of N.
-
-    Args:
-        x_adv: (N, ...) float32, the best image.
-        fooled: (N,) bool: it is misclassified (targeted: classified as the target).
-        score: (N,) its loss, or minus its distance from a minimum-norm attack; -inf where none was tried.
-        forward: forward passes of single images.
-        backward: backward passes of single images.
-    """
-
-    x_adv: np.ndarray[Any, Any]
-    fooled: np.ndarray[Any, Any]
-    score: np.ndarray[Any, Any]
-    forward: int = 0
-    backward: int = 0
-
-
-def compiled(
-    network: Network, identity: Any, kernel: Callable[..., Any], compile_: Any = backend.compiled
-) -> Callable[..., Any]:
-    """Return the kernel compiled for the network, from an earlier call where there was one with that identity."""
-    kernels = _COMPILED.setdefault(network, {})
-    if identity not in kernels:
-        kernels[identity] = compile_(network, kernel)
-    return kernels[identity]
-
-
-def predict(network: Network, x: np.ndarray[Any, Any], batch_size: int = 256) -> np.ndarray[Any, Any]:
-    """Return the logits of images of any number, (N, K) float32, in inference mode and compiled.
-
-    Args:
-        network: a Keras model that returns logits.
-        x: (N, ...) float32.
-        batch_size: images at a time.
-    """
-    forward = compiled(network, "predict", lambda forward, x: ops.cast(forward(x), "float32"))
-    parts = []
-    for rows in _batches(np.arange(len(x)), batch_size):
-        batch = _fill(x[rows], _size(len(rows), batch_size))
-        parts.append(np.asarray(ops.convert_to_numpy(forward(batch)))[: len(rows)])
-    return np.concatenate(parts) if parts else np.zeros((0, network.output_shape[-1]), "float32")
 
 
 def search(
@@ -109,7 +53,7 @@ def search(
     if classes < attack.needs:
         raise ValueError(f"{attack.label} needs at least {attack.needs} classes. Received: {classes} logits")
     labels = checks.labels(y, total, classes)
-    places = np.arange(total) if index is None else np.asarray(ops.convert_to_numpy(index))
+    places = np.arange(total) if index is None else to_numpy(index)
     if looks:
         reached = predicted.argmax(axis=1) == labels
         outcome.fooled = reached if getattr(attack, "targeted", False) else ~reached
@@ -123,7 +67,7 @@ def search(
         together = min(starts - restart, max(batch_size // len(standing), 1)) if restart else 1
         rows = np.tile(standing, together)
         restarts = np.repeat(np.arange(restart, restart + together, dtype="int32"), len(standing))
-        for part in _batches(np.arange(len(rows)), batch_size):
+        for part in batches(np.arange(len(rows)), batch_size):
             for share in running.batch(rows[part], restarts[part]):
                 if progress is not None:
                     done = (restart + together * (part[0] + share * len(part)) / len(rows)) / starts
@@ -186,10 +130,10 @@ class _Search:
 
     def batch(self, rows: np.ndarray[Any, Any], restarts: np.ndarray[Any, Any]) -> Iterator[float]:
         """Attack the images of some rows, each from a start; yield the share of the steps that is done."""
-        size = _size(len(rows), self.batch_size)
+        size = padded_size(len(rows), self.batch_size)
         arrays = {name: array[rows] for name, array in self.inputs.items()}
-        arrays |= {"restart": restarts, "key": _numpy(random.key(self.seed, restarts))}
-        state = {name: _fill(array, size) for name, array in arrays.items()}
+        arrays |= {"restart": restarts, "key": to_numpy(random.key(self.seed, restarts))}
+        state = {name: filled(array, size) for name, array in arrays.items()}
         state["done"] = np.arange(size) >= len(rows)
         state = self.begin(self.numbers, state)
         at_begin, at_step, at_end = self.passes
@@ -203,17 +147,19 @@ class _Search:
             taken = int(reached) - i
             self._count(at_step, taken * len(rows))
             i += taken
-            done, fooled = (_numpy(state[name])[: len(rows)] for name in ("done", "fooled"))
+            done, fooled = (to_numpy(state[name])[: len(rows)] for name in ("done", "fooled"))
             if not self.attack.minimum_norm:
                 np.minimum.at(self.first, rows[fooled], restarts[fooled])
                 done = done | (restarts > self.first[rows])
             left = np.flatnonzero(~done)
-            if len(left) < len(rows) and (len(left) == 0 or _size(len(left), self.batch_size) < 0.8 * size):
+            if len(left) < len(rows) and (
+                len(left) == 0 or padded_size(len(left), self.batch_size) < 0.8 * size
+            ):
                 self._harvest(state, rows, restarts, np.flatnonzero(done))
                 rows, restarts = rows[left], restarts[left]
                 if len(rows) == 0:
                     break
-                size = _size(len(rows), self.batch_size)
+                size = padded_size(len(rows), self.batch_size)
                 state = _take(state, left, size)
             yield i / length
         if len(rows):
@@ -231,7 +177,7 @@ class _Search:
     ) -> None:
         """Keep of each image what its first start found that fools it, or else what scores highest."""
         outcome = self.outcome
-        best, score, fooled = (_numpy(state[name])[slots] for name in ("best", "score", "fooled"))
+        best, score, fooled = (to_numpy(state[name])[slots] for name in ("best", "score", "fooled"))
         rows, restarts = rows[slots], restarts[slots]
         before, found = outcome.fooled[rows], outcome.score[rows]
         better = (fooled & ~before) | ((fooled == before) & (score > found))
@@ -250,31 +196,11 @@ class _Search:
         self.outcome.backward += passes.backward * images
 
 
-def _numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
-    return np.asarray(ops.convert_to_numpy(tensor))
-
-
 def _take(state: Any, slots: np.ndarray[Any, Any], size: int) -> Any:
     """Keep some slots of every tensor, filled up to `size`; what is filled up is done."""
-    places = ops.convert_to_tensor(_fill(slots, size).astype("int32"))
+    places = ops.convert_to_tensor(filled(slots, size).astype("int32"))
     state = keras.tree.map_structure(lambda tensor: ops.take(tensor, places, axis=0), state)
     return {
         **state,
         "done": ops.logical_or(state["done"], ops.convert_to_tensor(np.arange(size) >= len(slots))),
     }
-
-
-def _size(count: int, batch_size: int) -> int:
-    """Return the rows to compute for `count` images: where each shape compiles, 8, 16, 32 … below a full batch."""
-    return min(batch_size, max(8, 1 << max(count - 1, 0).bit_length())) if backend.COMPILES_SHAPES else count
-
-
-def _batches(rows: np.ndarray[Any, Any], size: int) -> list[np.ndarray[Any, Any]]:
-    return [rows[i : i + size] for i in range(0, len(rows), size)]
-
-
-def _fill(array: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
-    """Repeat the first row until there are `size` rows."""
-    if len(array) == size:
-        return array
-    return np.concatenate([array, np.repeat(array[:1], size - len(array), axis=0)])

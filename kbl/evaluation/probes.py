@@ -8,7 +8,7 @@ from keras import ops
 
 from kbl import backend
 from kbl.attacks import PGD, ball, predict
-from kbl.attacks.search import compiled
+from kbl.attacks.prediction import compiled
 from kbl.losses import cross_entropy
 from kbl.typing import Network, Norm
 

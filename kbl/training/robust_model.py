@@ -9,9 +9,9 @@ from keras import ops
 
 from kbl import backend, random
 from kbl.layers.gmm_head import has_gmm_head
-from kbl.losses import likelihood_regularization
-from kbl.losses.labels import smoothed, to_indices
+from kbl.losses.labels import smoothed
 from kbl.methods import AWP, Method, Natural
+from kbl.training import monitors
 from kbl.training.batches import Batches
 from kbl.training.divergence import StopOnDivergence
 from kbl.training.memory import Memory
@@ -77,14 +77,7 @@ class RobustModel(keras.Model):
         self.memory = Memory(name="memory")
         self.companions: list[Network] = []
         self.weight_perturbation: AWP | None = None
-        names = (
-            "clean_accuracy",
-            "adversarial_accuracy",
-            "certified_accuracy",
-            "clean_lkd",
-            "adversarial_lkd",
-        )
-        self._monitors = {name: keras.metrics.Mean(name=name) for name in names}
+        self._monitors = monitors.monitors()
         self.built = True
         backend.prepare(network)
 
@@ -129,9 +122,7 @@ class RobustModel(keras.Model):
     @property
     def metrics(self) -> list[Any]:
         """Keras' metrics, and of this model's own those that the method and the head give a meaning."""
-        shown = {f"{name}_accuracy" for name in self.method.outcomes}
-        if has_gmm_head(self.network):
-            shown |= {f"{name}_lkd" for name in self.method.outcomes}
+        shown = monitors.shown(self.method.outcomes, has_gmm_head(self.network))
         hidden = [monitor for name, monitor in self._monitors.items() if name not in shown]
         return [metric for metric in super().metrics if not any(metric is other for other in hidden)]
 
@@ -203,7 +194,8 @@ class RobustModel(keras.Model):
     ) -> Tensor:
         """Return the mean of the method's loss over the batch, weighted, plus the network's own losses."""
         outputs = _outputs(y_pred)
-        self._monitor(y, outputs)
+        gaussian = has_gmm_head(self.network)
+        monitors.update(self._monitors, self.method.outcomes, y, outputs, gaussian)
         loss = self._loss(y, outputs, sample_weight)
         if training:
             self.method.learn(y, *map(ops.stop_gradient, outputs))
@@ -217,15 +209,6 @@ class RobustModel(keras.Model):
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Give the metrics of ``compile`` the clean images' logits."""
         return super().compute_metrics(x, y, _outputs(y_pred)[0], sample_weight)
-
-    def _monitor(self, y: Tensor, outputs: Any) -> None:
-        indices = to_indices(y)
-        for name, logits in zip(self.method.outcomes, outputs, strict=False):
-            logits = ops.stop_gradient(logits)
-            right = ops.cast(ops.cast(ops.argmax(logits, -1), "int32") == indices, "float32")
-            self._monitors[f"{name}_accuracy"].update_state(right)
-            if f"{name}_lkd" in self._monitors and has_gmm_head(self.network):
-                self._monitors[f"{name}_lkd"].update_state(likelihood_regularization(indices, logits))
 
     def fit(self, x: Any = None, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
         """Train as ``keras.Model.fit``; training that runs away raises `kbl.DivergenceError`.
