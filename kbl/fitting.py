@@ -56,8 +56,7 @@ def train(
                 batches,
                 initial_epoch=done,
                 epochs=training.epochs,
-                validation_data=validation,
-                validation_batch_size=training.batch_size,
+                validation_data=validation and Batches(*validation, training.batch_size, seed=None),
                 callbacks=[*callbacks, bar, recorder],
                 verbose=0,
             )

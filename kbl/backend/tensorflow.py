@@ -77,9 +77,12 @@ def fed(batches: Any) -> Any:
     def batch(i: int) -> Any:
         return keras.tree.map_structure(_standard, batches[i])
 
+    first, last = (keras.tree.map_structure(tf.type_spec_from_value, batch(i)) for i in (0, len(batches) - 1))
+    signature = keras.tree.map_structure(
+        lambda one, other: one.most_specific_common_supertype([other]), first, last
+    )
     pipeline = tf.data.Dataset.from_generator(
-        lambda: map(batch, range(len(batches))),
-        output_signature=keras.tree.map_structure(tf.type_spec_from_value, batch(0)),
+        lambda: map(batch, range(len(batches))), output_signature=signature
     )
     options = tf.data.Options()
     options.autotune.enabled = False

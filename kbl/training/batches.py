@@ -12,13 +12,14 @@ class Batches(keras.utils.PyDataset):
     `kbl.RobustModel.fit` takes them as they are. Another model's ``fit`` shuffles the batches once more, and ends an
     epoch before the first.
 
-    The images that do not fill a last batch wait for another epoch, so that every step has one shape.
+    The images that do not fill a last batch wait for another epoch, so that every step has one shape. Without a seed
+    all rows come as they stand, the last batch as short as it is: as `validation_data` is wanted.
 
     Args:
         x: (N, ...) images.
         y: (N,) labels.
         batch_size: images a batch; at most N are taken.
-        seed: seed of the order.
+        seed: seed of the order; None for that of the rows.
         epoch: number of the first epoch.
 
     With `with_index` set (`kbl.RobustModel.fit` does, for methods that follow images), a batch is
@@ -27,7 +28,7 @@ class Batches(keras.utils.PyDataset):
 
     with_index = False
 
-    def __init__(self, x: Any, y: Any, batch_size: int, seed: int, epoch: int = 0) -> None:
+    def __init__(self, x: Any, y: Any, batch_size: int, seed: int | None, epoch: int = 0) -> None:
         super().__init__(workers=1, use_multiprocessing=False)
         self._x, self._y = x, y
         self._batch_size = min(batch_size, len(x))
@@ -37,7 +38,7 @@ class Batches(keras.utils.PyDataset):
 
     def __len__(self) -> int:
         """Return the number of batches an epoch."""
-        return len(self._x) // self._batch_size
+        return -(-len(self._order) // self._batch_size)
 
     def __getitem__(self, batch: int) -> tuple[Any, Any]:
         """Return ``(x, y)`` of one batch."""
@@ -55,6 +56,9 @@ class Batches(keras.utils.PyDataset):
         self.start(self._epoch + 1)
 
     def _shuffle(self) -> None:
-        self._order = np.random.Generator(np.random.PCG64([self._seed, self._epoch])).permutation(
-            len(self._x)
-        )
+        count = len(self._x)
+        if self._seed is None:
+            self._order = np.arange(count)
+            return
+        order = np.random.Generator(np.random.PCG64([self._seed, self._epoch])).permutation(count)
+        self._order = order[: count - count % self._batch_size]

@@ -234,6 +234,8 @@ class RobustModel(keras.Model):
                     keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.start(epoch))
                 )
                 x = backend.fed(batches)
+            if isinstance(kwargs.get("validation_data"), Batches):
+                kwargs["validation_data"] = backend.fed(kwargs["validation_data"])
         if self.method.follows_images and isinstance(x, np.ndarray):
             x = {"images": x, "index": np.arange(len(x), dtype="int32")}
         return super().fit(x, *args, callbacks=callbacks, **kwargs)

@@ -19,7 +19,7 @@ def rows(batches: Batches) -> np.ndarray:
     return np.concatenate([batches[i][1] for i in range(len(batches))])
 
 
-def numbered(count: int = 10, batch_size: int = 3, seed: int = 5, epoch: int = 0) -> Batches:
+def numbered(count: int = 10, batch_size: int = 3, seed: int | None = 5, epoch: int = 0) -> Batches:
     y = np.arange(count)
     return Batches(y[:, None] / 100.0, y, batch_size, seed, epoch)
 
@@ -55,6 +55,33 @@ def test_fit_is_fed_the_same_batches_without_a_wait() -> None:
         np.testing.assert_array_equal(np.concatenate(y), rows(batches))
         assert x[0].dtype == "float32"
         np.testing.assert_allclose(np.concatenate(x)[:, 0], rows(batches) / 100.0, rtol=1e-6)
+
+
+def test_without_a_seed_all_rows_come_as_they_stand() -> None:
+    batches = numbered(seed=None)
+    for _ in range(2):
+        assert [len(batches[i][1]) for i in range(len(batches))] == [3, 3, 3, 1]
+        np.testing.assert_array_equal(rows(batches), np.arange(10))
+        batches.on_epoch_end()
+    given = np.concatenate([numpy(y) for _, y in backend.fed(batches)])
+    np.testing.assert_array_equal(given, np.arange(10))
+
+
+def test_fit_validates_on_batches_as_on_arrays() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.random((10, 2)).astype("float32"), rng.integers(0, 3, 10).astype("int32")
+    found = []
+    for validation in ((x, y), Batches(x, y, 3, seed=None)):
+        keras.utils.set_random_seed(0)
+        model = RobustModel(keras.Sequential([keras.Input((2,)), layers.Dense(3)]))
+        model.compile(keras.optimizers.SGD(0.1))
+        history = model.fit(
+            Batches(x, y, 5, seed=1), epochs=3, validation_data=validation, validation_batch_size=3, verbose=0
+        )
+        found.append(history.history)
+    assert list(found[0]) == list(found[1])
+    for name, values in found[0].items():
+        np.testing.assert_allclose(found[1][name], values, rtol=1e-5, err_msg=name)
 
 
 def test_images_and_labels_stay_together() -> None:
