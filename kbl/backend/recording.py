@@ -4,6 +4,7 @@ import copy
 import threading
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ import torch
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from kbl.backend.hoist import parted
 from kbl.backend.recordable import NoReads, is_recordable, settings, shapes_depend_on_values, tracks_or_casts
 from kbl.backend.reuse import reuse_memory
 from kbl.backend.simplify import simplify
@@ -27,7 +29,8 @@ class Recorded:
     The first calls run as they are. Then the operations of a call are noted down, those that autograd does among them,
     and from there on they alone are run: the same ones in the same order, so the same results to the bit, without what
     Keras and autograd do in Python and in bookkeeping around each (on a ResNet-32 about 30 ms a pass). What depends on
-    nothing given is kept, and what is computed twice is computed once (`kbl.backend.simplify`). TorchScript runs them.
+    nothing given is kept, what is computed twice is computed once (`kbl.backend.simplify`), and so is, for a number of
+    calls, what depends on what stays the same (`kbl.backend.hoist`). TorchScript runs them.
     What a record gives is looked at once, when it is made: one that gives anything else than the function is not used.
 
     What depends on values cannot be noted down. A function that asks for the value of a tensor stays as it is, and so
@@ -49,12 +52,18 @@ class Recorded:
         """Call the function; `network` is that of the constructor, which is not kept."""
         return self.on(network)(*arguments)
 
-    def on(self, network: Network) -> Callable[..., Any]:
-        """Return the function for a number of calls between which nothing of the network changes."""
+    def on(self, network: Network, *fixed: Any) -> Callable[..., Any]:
+        """Return the function for a number of calls between which nothing of the network changes.
+
+        Args:
+            network: that of the constructor.
+            *fixed: the function's first arguments, the same for these calls.
+        """
         if not self._recordable or tracks_or_casts():
-            return self._function
-        calls = _remembered(self._calls, settings(network), {})
-        values = [variable.value for variable in network.variables]
+            return partial(self._function, *fixed)
+        held: list[torch.Tensor] = [variable.value for variable in network.variables]
+        calls = _remembered(self._calls, (settings(network), _take_apart(fixed, held)), {})
+        known: dict[Any, list[torch.Tensor]] = {}  # of each record what its first part gave
 
         def call(*arguments: Any) -> Any:
             tensors: list[torch.Tensor] = []
@@ -63,24 +72,28 @@ class Recorded:
             if isinstance(found, int):
                 if found < _PLAIN_CALLS:
                     calls[signature] = found + 1
-                    return self._function(*arguments)
-                found = calls[signature] = self._record(network, arguments, values, tensors)
+                    return self._function(*fixed, *arguments)
+                found = calls[signature] = self._record(network, (*fixed, *arguments), held, tensors)
             if found is None:
-                return self._function(*arguments)
-            run, outputs = found
-            results = iter(run(*values, *tensors))
+                return self._function(*fixed, *arguments)
+            first, then, outputs = found
+            if first not in known:
+                known[first] = first(*held)
+            results = iter(then(*known[first], *tensors))
             return _mapped(outputs, lambda _: next(results))
 
         return call
 
     def _record(
-        self, network: Network, arguments: Any, values: list[torch.Tensor], given: list[torch.Tensor]
+        self, network: Network, arguments: Any, held: list[torch.Tensor], given: list[torch.Tensor]
     ) -> Any:
-        """Return the graph and the structure of what it gives; None where there can be no graph."""
+        """Return both parts of the graph and the structure of what it gives; None where there can be no graph.
+
+        `held` are the values of the network's variables and the tensors of the fixed arguments, `given` the others.
+        """
         if not is_recordable(network):  # a part may have changed since
             return None
         variables = network.variables
-        structure: list[Any] = []
 
         def flat(*tensors: torch.Tensor) -> list[torch.Tensor]:
             mapping = list(zip(variables, tensors, strict=False))
@@ -94,30 +107,38 @@ class Recorded:
                 scope.get_current_value(variable) is not tensor for variable, tensor in mapping
             ):
                 raise RuntimeError("It assigns to a variable")
-            structure[:] = [outputs]
             returned: list[torch.Tensor] = []
             _take_apart(outputs, returned)
             return returned
 
         # Copies: one tensor in two places could not be told apart.
-        copies = [tensor.clone() for tensor in given]
-        if any(one.stride() != other.stride() for one, other in zip(copies, given, strict=True)):
+        values, others = held[: len(variables)], [*held[len(variables) :], *given]
+        copies = [tensor.clone() for tensor in others]
+        if any(one.stride() != other.stride() for one, other in zip(copies, others, strict=True)):
             return None
         try:
             with _RECORDING, NoReads():
-                graph = make_fx(flat)(*values, *copies)
+                # On tensors without memory: the step's own, all alive at once, would take twice what a step does.
+                trace = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)
+                graph = trace(*values, *copies)
         except Exception:  # it asks for a tensor's value, or it fails, and then does so when it is run
             return None
         expected: list[Any] = []
-        outputs = _mapped(structure[0], expected.append)  # None where a tensor belongs
+        outputs = _mapped(self._function(*arguments), expected.append)  # None where a tensor belongs
         if not all(isinstance(value, torch.Tensor) for value in expected):
             return None
         if shapes_depend_on_values(graph.graph):
             return None
         simplify(graph)
-        reuse_memory(graph.graph)
-        run = _scripted(graph)
-        return (run, outputs) if _is_same(run(*values, *given), expected) else None
+        parts = parted(graph, len(held))
+        for part in parts:
+            reuse_memory(part.graph)
+        first, then = map(_scripted, parts)
+        try:
+            results = then(*first(*held), *given)
+        except RuntimeError:  # a tensor lies otherwise in memory than PyTorch foretold
+            return None
+        return (first, then, outputs) if _is_same(results, expected) else None
 
 
 def _scripted(graph: GraphModule) -> Callable[..., Any]:

@@ -14,6 +14,7 @@ from kbl.backend.reuse import aliased
 _aten = torch.ops.aten
 _KEPT = 1 << 16  # elements of a constant that is kept
 _ANY = (torch.Tag.nondeterministic_seeded, torch.Tag.dynamic_output_shape)
+_FILLED = {_aten.ones_like.default: 1, _aten.zeros_like.default: 0}
 _VIEWS = (_aten.permute.default, _aten.detach.default)
 
 
@@ -26,7 +27,7 @@ def simplify(module: GraphModule) -> None:
         module: of `torch.fx.experimental.proxy_tensor.make_fx`, on ATen's operations; it is changed.
     """
     graph = module.graph
-    if any(isinstance(node.target, OpOverload) and node.target._schema.is_mutable for node in graph.nodes):
+    if writes_in_place(graph):
         return
     for node in list(graph.nodes):
         if node.target is _aten.detach.default:
@@ -46,7 +47,12 @@ def _fold_constants(module: GraphModule) -> None:
     for node in graph.nodes:
         if node.op == "get_attr":
             known[node] = getattr(module, node.target)
-        elif _is_function(node) and all(each in known for each in node.all_input_nodes):
+        elif (
+            node.target in _FILLED and node.meta["tensor_meta"].shape.numel() <= _KEPT
+        ):  # only its shape is asked for
+            meta, device = node.meta["tensor_meta"], node.meta["val"].device
+            known[node] = torch.full(meta.shape, _FILLED[node.target], dtype=meta.dtype, device=device)
+        elif is_function(node) and all(each in known for each in node.all_input_nodes):
             arguments, options = map_arg((node.args, node.kwargs), known.__getitem__)
             value = node.target(*arguments, **options)
             if isinstance(value, torch.Tensor) and value.numel() <= _KEPT:
@@ -73,7 +79,7 @@ def _compute_once(graph: Graph) -> None:
     """Let nodes that compute the same from the same be one."""
     made: dict[Any, Node] = {}
     for node in list(graph.nodes):
-        if _is_function(node) or node.target is operator.getitem:
+        if is_function(node) or node.target is operator.getitem:
             what = (node.target, _typed(node.args), _typed(node.kwargs))
             if what in made and not _is_returned(node):
                 _replace(node, made[what])
@@ -127,7 +133,12 @@ def _readers(node: Node) -> Iterator[Node]:
             yield user
 
 
-def _is_function(node: Node) -> bool:
+def writes_in_place(graph: Graph) -> bool:
+    """Tell whether an operation writes to what it is given."""
+    return any(isinstance(node.target, OpOverload) and node.target._schema.is_mutable for node in graph.nodes)
+
+
+def is_function(node: Node) -> bool:
     """Tell whether a node gives the same each time it is given the same, of a shape that is known."""
     return isinstance(node.target, OpOverload) and not any(tag in node.target.tags for tag in _ANY)
 

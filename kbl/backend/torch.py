@@ -68,14 +68,27 @@ def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]
 
 def repeated(network: Network, step: Callable[..., Any]) -> Callable[..., Any]:
     """Take the steps one by one from Python; a look at what is done would make a GPU wait."""
-    alive, recorded = weakref.proxy(network), _recorded(network, step)
+
+    def of_parts(forward: Any, constants: Any, fixed: Any, moving: Any, i: Any) -> Any:
+        return step(forward, constants, {**fixed, **moving}, i)
+
+    alive, recorded = weakref.proxy(network), _recorded(network, of_parts)
+    moves: set[str] = set()  # the parts of the state that steps return, known from the first on
 
     def run(constants: Any, state: Any, i: Any, stop: Any) -> Any:
         i, (constants, state) = int(i), keras.tree.map_structure(_to_tensor, (constants, state))
         with torch.no_grad(), _frozen(alive):
-            one = recorded.on(alive)
+            one: Any = None
             while i < stop and (state["done"].is_cuda or not bool(state["done"].all())):
-                state = {**state, **one(constants, state, _to_tensor(np.int32(i)))}
+                if one is None:
+                    fixed = {name: value for name, value in state.items() if name not in moves}
+                    one = recorded.on(alive, constants, fixed)
+                moving = {name: state[name] for name in sorted(moves)}
+                changed = one(moving, _to_tensor(np.int32(i)))
+                state = {**state, **changed}
+                if not moves.issuperset(changed):
+                    moves.update(changed)
+                    one = None
                 i += 1
         return i, state
 
@@ -108,11 +121,11 @@ def repeated_inside(
     identity = (identity, type(forward), forward.training)
     if identity not in known:
         loose = dataclasses.replace(forward, network=weakref.proxy(network))
-        known[identity] = Recorded(network, lambda x, *constants: step(loose, x, *constants))
+        known[identity] = Recorded(network, lambda *given: step(loose, given[-1], *given[:-1]))
     x, constants = keras.tree.map_structure(_to_tensor, (x, constants))
-    one = known[identity].on(network)
+    one = known[identity].on(network, *constants)
     for _ in range(count):
-        x = one(x, *constants)
+        x = one(x)
     return x
 
 

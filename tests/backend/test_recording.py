@@ -14,6 +14,7 @@ if keras.backend.backend() != "torch":
     pytest.skip("only torch runs without compiling", allow_module_level=True)
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from kbl.backend import recording
@@ -66,7 +67,7 @@ def test_every_attack_does_the_same(name: str, structure: str, monkeypatch) -> N
         monkeypatch.setattr(recording, "_PLAIN_CALLS", plain_calls)
         found.append(ATTACKS[name].search(network(structure), x, y, seed=3, batch_size=12))
     plain, recorded = found
-    assert len(scripts) == len(graphs) == len(right) > 1
+    assert len(scripts) == len(graphs) == 2 * len(right) > 2  # each in two parts
     assert all(right)
     np.testing.assert_array_equal(recorded.x_adv, plain.x_adv)
     np.testing.assert_array_equal(recorded.score, plain.score)
@@ -103,7 +104,7 @@ def test_it_records_after_a_few_calls_and_no_more() -> None:
     x = torch.from_numpy(images(3))
     with torch.no_grad():
         outputs = [run(made, x, 2)["y"] for _ in range(8)]
-        assert len(calls) == recording._PLAIN_CALLS + 1
+        assert len(calls) == recording._PLAIN_CALLS + 2  # noted down, and run once more beside its record
         for other in outputs:
             torch.testing.assert_close(other, outputs[0], rtol=0, atol=0)
         torch.testing.assert_close(run(made, x, 3)["y"], 1.5 * outputs[0])  # a number is noted down as it is
@@ -434,3 +435,31 @@ def test_it_remembers_so_many(monkeypatch) -> None:
             assert run(made, torch.ones(1), number).item() == number
     (calls,) = run._calls.values()
     assert len(calls) == 3
+
+
+@torch.library.custom_op("kbl_tests::turned", mutates_args=())
+def turned(x: torch.Tensor) -> torch.Tensor:
+    return x.clone().t().contiguous().t()
+
+
+@turned.register_fake
+def _(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty(x.shape)  # in truth its columns come first
+
+
+def test_what_lies_otherwise_than_foretold_is_run() -> None:
+    made = network()
+    run = Recorded(made, lambda x: {"y": turned(x).reshape(-1)})  # a view of what was foretold
+    x = torch.rand(3, 4)
+    with torch.no_grad():
+        for _ in range(recording._PLAIN_CALLS + 2):
+            assert torch.equal(run(made, x)["y"], x.reshape(-1))
+
+
+def test_noting_down_takes_no_memory() -> None:
+    made, seen = network(), []
+    run = Recorded(made, lambda x: seen.append(type(x.sin())) or {"y": x.sin()})
+    with torch.no_grad():
+        for _ in range(recording._PLAIN_CALLS + 2):
+            run(made, torch.rand(3))
+    assert seen == [torch.Tensor] * recording._PLAIN_CALLS + [FakeTensor, torch.Tensor]

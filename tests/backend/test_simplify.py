@@ -41,6 +41,13 @@ def test_what_depends_on_nothing_is_kept() -> None:
     assert calls(graph) == 1
 
 
+def test_what_only_a_shape_is_asked_for_is_not_computed() -> None:
+    graph = graph_of(
+        lambda x: [x * torch.ones_like(x.exp().sum()) + torch.zeros_like(x.sin())], torch.rand(4)
+    )
+    assert calls(graph) == 2
+
+
 def test_equal_constants_are_one() -> None:
     graph = graph_of(lambda x: [x * torch.tensor(3.0) + torch.tensor(3.0)], torch.rand(4))
     assert sum(node.op == "get_attr" for node in graph.graph.nodes) == 1
