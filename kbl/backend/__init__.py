@@ -22,6 +22,8 @@
     weights are moved by ``model.perturbation(batch)`` for the step, where that is not None, and back after it.
 ``fed(batches)``
     What Keras' ``fit`` is best given of a sequence of batches of equal shapes, `kbl.training.Batches`.
+``fit_arguments(given)``
+    The arguments of Keras' ``fit`` by name, as it is best given them.
 ``prepare(network)``
     Lets the network's own layers run as fast as the framework allows. What is computed and saved stays the same.
 ``allow_tf32(allowed)``
@@ -41,6 +43,7 @@ if _NAME == "torch":
         compiled,
         devices,
         fed,
+        fit_arguments,
         prepare,
         repeated,
         repeated_inside,
@@ -54,6 +57,7 @@ elif _NAME == "jax":
         compiled,
         devices,
         fed,
+        fit_arguments,
         prepare,
         repeated,
         repeated_inside,
@@ -67,6 +71,7 @@ elif _NAME == "tensorflow":
         compiled,
         devices,
         fed,
+        fit_arguments,
         prepare,
         repeated,
         repeated_inside,
@@ -84,6 +89,7 @@ __all__ = [
     "compiled",
     "devices",
     "fed",
+    "fit_arguments",
     "prepare",
     "repeated",
     "repeated_inside",

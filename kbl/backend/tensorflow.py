@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kbl.backend.loops import repeated_inside as repeated_inside
@@ -13,6 +14,7 @@ from kbl.backend.parts import inference, leaves
 from kbl.typing import Network, Tensor
 
 COMPILES_SHAPES = True
+_BATCH_SIZE = 32  # Keras' own
 
 
 def value_and_grad(fn: Callable[[Any], tuple[Tensor, Any]], x: Any) -> tuple[Any, Any]:
@@ -69,10 +71,7 @@ def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *data
 
 
 def fed(batches: Any) -> Any:
-    """Return a pipeline that tf.data does not tune: the end of each epoch would wait for the thread that does.
-
-    That thread sleeps until 10 ms × 2ᵏ have passed since the epoch began, so that one of 6 s takes 10.
-    """
+    """Return a pipeline of the batches that tf.data does not tune."""
 
     def batch(i: int) -> Any:
         return keras.tree.map_structure(_standard, batches[i])
@@ -84,10 +83,58 @@ def fed(batches: Any) -> Any:
     pipeline = tf.data.Dataset.from_generator(
         lambda: map(batch, range(len(batches))), output_signature=signature
     )
+    return _untuned(pipeline.apply(tf.data.experimental.assert_cardinality(len(batches))))
+
+
+def fit_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments of ``fit`` with pipelines that tf.data does not tune in place of NumPy arrays."""
+    data = given.get("x"), given.get("y"), given.get("sample_weight")
+    keras_own = given.get("validation_split") or given.get("class_weight") or given.get("shuffle") == "batch"
+    if keras_own or not _are_arrays(data):
+        return given
+    size = given.get("batch_size") or _BATCH_SIZE
+    named = ("x", "y", "sample_weight", "batch_size", "validation_data", "validation_batch_size")
+    rest = {name: value for name, value in given.items() if name not in named}
+    validation = given.get("validation_data")
+    if isinstance(validation, tuple) and _are_arrays(validation):
+        validation = _from_arrays(validation, given.get("validation_batch_size") or size, shuffle=False)
+    elif "validation_batch_size" in given:
+        rest["validation_batch_size"] = given["validation_batch_size"]
+    return {**rest, "x": _from_arrays(data, size, given.get("shuffle", True)), "validation_data": validation}
+
+
+def _are_arrays(data: Any) -> bool:
+    """Tell whether images and labels, and what else there is, are arrays of equally many rows."""
+    arrays = keras.tree.flatten([part for part in data if part is not None])
+    if any(part is None for part in data[:2]) or not all(isinstance(array, np.ndarray) for array in arrays):
+        return False
+    counts = {len(array) if array.ndim else 0 for array in arrays}
+    return len(counts) == 1 and counts != {0}
+
+
+def _from_arrays(data: Any, size: int, shuffle: Any) -> Any:
+    """Return a pipeline of batches of the arrays' rows, shuffled anew each epoch, the last as short as it is."""
+    arrays = keras.tree.map_structure(_standard, tuple(part for part in data if part is not None))
+    count = len(keras.tree.flatten(arrays)[0])
+    rows = tf.data.Dataset.range(count)
+    if shuffle:
+        rows = rows.shuffle(count)
+    batches = rows.batch(size, drop_remainder=count % size == 0)
+    return _untuned(
+        batches.map(lambda places: keras.tree.map_structure(lambda array: tf.gather(array, places), arrays))
+    )
+
+
+def _untuned(pipeline: Any) -> Any:
+    """Return the pipeline, one batch ahead, without the thread that tunes it.
+
+    The end of each epoch would wait for that thread, which sleeps until 10 ms × 2ᵏ have passed since the epoch began:
+    one of 6 s takes 10.
+    """
     options = tf.data.Options()
     options.autotune.enabled = False
-    counted = pipeline.apply(tf.data.experimental.assert_cardinality(len(batches)))
-    return counted.prefetch(1).with_options(options)
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return pipeline.prefetch(1).with_options(options)
 
 
 def _standard(array: Any) -> Tensor:

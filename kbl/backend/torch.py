@@ -79,12 +79,13 @@ def repeated(network: Network, step: Callable[..., Any]) -> Callable[..., Any]:
         i, (constants, state) = int(i), keras.tree.map_structure(_to_tensor, (constants, state))
         with torch.no_grad(), _frozen(alive):
             one: Any = None
-            while i < stop and (state["done"].is_cuda or not bool(state["done"].all())):
+            for place in _to_tensor(np.arange(i, int(stop), dtype="int32")).unbind():
+                if not state["done"].is_cuda and bool(state["done"].all()):
+                    break
                 if one is None:
                     fixed = {name: value for name, value in state.items() if name not in moves}
                     one = recorded.on(alive, constants, fixed)
-                moving = {name: state[name] for name in sorted(moves)}
-                changed = one(moving, _to_tensor(np.int32(i)))
+                changed = one({name: state[name] for name in sorted(moves)}, place)
                 state = {**state, **changed}
                 if not moves.issuperset(changed):
                     moves.update(changed)
@@ -131,7 +132,7 @@ def repeated_inside(
 
 def _to_tensor(value: Any) -> Any:
     """Leave Python's numbers: as tensors they would cost time and save nothing."""
-    return value if isinstance(value, int | float) else keras.ops.convert_to_tensor(value)
+    return value if isinstance(value, int | float | torch.Tensor) else keras.ops.convert_to_tensor(value)
 
 
 def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *data: Any) -> Any:
@@ -153,6 +154,11 @@ def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *data
 def fed(batches: Any) -> Any:
     """Return them: Keras hands them over one by one."""
     return batches
+
+
+def fit_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """Return them: Keras hands arrays over batch by batch."""
+    return given
 
 
 def allow_tf32(allowed: bool) -> None:

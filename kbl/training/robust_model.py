@@ -1,6 +1,7 @@
 """A network and the method that trains it, as a Keras model."""
 
 import copy
+import inspect
 from typing import Any
 
 import keras
@@ -238,7 +239,8 @@ class RobustModel(keras.Model):
                 kwargs["validation_data"] = backend.fed(kwargs["validation_data"])
         if self.method.follows_images and isinstance(x, np.ndarray):
             x = {"images": x, "index": np.arange(len(x), dtype="int32")}
-        return super().fit(x, *args, callbacks=callbacks, **kwargs)
+        given = inspect.signature(super().fit).bind(x, *args, callbacks=callbacks, **kwargs).arguments
+        return super().fit(**backend.fit_arguments(given))
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

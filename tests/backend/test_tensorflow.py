@@ -6,8 +6,10 @@ import keras
 import numpy as np
 import pytest
 
+from kbl import backend
 from kbl.attacks import PGD
 from kbl.networks import build
+from kbl.training import RobustModel
 
 pytestmark = pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="TensorFlow's own graphs")
 
@@ -21,3 +23,77 @@ def test_many_attacks_of_many_shapes_do_not_warn_of_retracing(caplog) -> None:
             PGD(0.1, 0.02, 3)(network, x[:count], y[:count])
             PGD(0.1, 0.02, 3, loss="margin")(network, x[:count], y[:count])
     assert "retracing" not in caplog.text
+
+
+def rows(count: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.random((count, 2)).astype("float32"), np.arange(count) % 3
+
+
+def model() -> RobustModel:
+    keras.utils.set_random_seed(0)
+    made = RobustModel(keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]))
+    made.compile(keras.optimizers.SGD(0.1))
+    return made
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"batch_size": 5},
+        {"sample_weight": np.arange(10.0)},
+        {"validation_data": rows(7)},
+        {"validation_data": (*rows(7), np.arange(7.0)), "validation_batch_size": 3},
+        {"validation_data": rows(7), "validation_freq": 2},
+        {"steps_per_epoch": 2},
+        {"class_weight": {0: 2.0, 1: 1.0, 2: 0.5}},
+        {"validation_split": 0.3},
+    ],
+    ids=lambda options: ", ".join(options) or "plain",
+)
+def test_fit_does_with_arrays_what_keras_does(options, monkeypatch) -> None:
+    options = {"batch_size": 4, "shuffle": False, "epochs": 3, "verbose": 0, **options}
+    if "steps_per_epoch" in options:
+        options["epochs"] = 1
+    found = model().fit(*rows(), **options).history
+    monkeypatch.setattr(backend, "fit_arguments", lambda given: given)
+    expected = model().fit(*rows(), **options).history
+    assert list(found) == list(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-6, err_msg=name)
+
+
+def test_arrays_become_a_pipeline_that_is_not_tuned() -> None:
+    x, y = rows()
+    given = backend.fit_arguments({"x": x, "y": y, "batch_size": 4, "validation_data": (x, y), "epochs": 2})
+    assert set(given) == {"x", "validation_data", "epochs"}
+    for pipeline in (given["x"], given["validation_data"]):
+        assert pipeline.options().autotune.enabled is False
+        assert len(pipeline) == 3
+    orders = [np.concatenate([x.numpy()[:, 0] for x, _ in given["x"]]) for _ in range(2)]
+    assert (orders[0] != orders[1]).any()
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.sort(x[:, 0]))
+    np.testing.assert_array_equal(np.concatenate([x.numpy() for x, _ in given["validation_data"]]), x)
+
+
+def test_images_and_labels_stay_together() -> None:
+    x, _ = rows()
+    for images, labels in backend.fit_arguments({"x": x, "y": x[:, 0]})["x"]:
+        np.testing.assert_array_equal(images.numpy()[:, 0], labels.numpy())
+
+
+@pytest.mark.parametrize(
+    "change", [{"validation_split": 0.2}, {"class_weight": {0: 1.0}}, {"shuffle": "batch"}, {"y": None}]
+)
+def test_other_arguments_are_keras_own(change) -> None:
+    x, y = rows()
+    given = {"x": x, "y": y, **change}
+    assert backend.fit_arguments(given) is given
+
+
+def test_arrays_that_do_not_fit_are_refused_by_keras() -> None:
+    x, y = rows()
+    with pytest.raises(ValueError, match="cardinality"):
+        model().fit(x, y[:7], verbose=0)
