@@ -34,7 +34,9 @@ def measure(name: str, batch: int, rounds: int) -> dict[str, Any]:
     """Let the contestants take turns, `rounds` times after the calls that compile or record."""
     case = CASES[name]
     work = prepare(case, batch)
-    first, seconds, results = {}, {name: [] for name in work.contestants}, {}  # type: ignore[var-annotated]
+    first: dict[str, float] = {}
+    results: dict[str, float] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in work.contestants}
     for round_ in range(rounds + WARM_UP):
         for contestant, run in work.contestants.items():
             started = time.perf_counter()
@@ -45,9 +47,8 @@ def measure(name: str, batch: int, rounds: int) -> dict[str, Any]:
             elif round_ == 0:
                 first[contestant] = taken * case.batches
     medians = {contestant: median(taken) for contestant, taken in seconds.items()}
-    base = (
-        "by hand" if case.by_hand else min((n for n in medians if n != "kbl"), key=medians.get, default="kbl")
-    )  # type: ignore[arg-type]
+    peers = [name for name in medians if name != "kbl"]
+    base = "by hand" if case.by_hand else min(peers, key=medians.__getitem__, default="kbl")
     return {
         "id": name,
         "case": case.name,

@@ -24,11 +24,12 @@ def main() -> None:
         "\n| network | case | who | s | ratio to kbl | right after, % |\n| --- | --- | --- | --- | --- | --- |"
     )
     for record in found.get("torch", {"cases": []})["cases"]:
-        kbl = record["medians"]["kbl"]
+        kbl = record["seconds"]["kbl"]
         if len(record["medians"]) > 2:
             for name, seconds in record["medians"].items():
                 result = f"{100 * record['results'][name]:.1f}" if record["id"] not in PASSES else ""
-                numbers = f"{seconds:.2f} | {seconds / kbl:.2f} | {result}"
+                ratio = median(one / other for one, other in zip(record["seconds"][name], kbl, strict=True))
+                numbers = f"{seconds:.2f} | {ratio:.2f} | {result}"
                 print(f"| {record['network']} | {record['case']} | {name} | {numbers} |")
     print("\n| case | backend | by hand, MiB | kbl, MiB | ratio | ratio of the first calls |")
     print("| --- " * 6 + "|")

@@ -176,7 +176,8 @@ class Floor:
         return {**w, **moved, **averages}, first, second, taken + 1, loss
 
     def _loss(self, w: Weights, x: Any, x_adv: Any, y: Any, method: str, learning: Weights) -> Any:
-        w, moments = {**w, **learning}, {}  # type: ignore[var-annotated]
+        w = {**w, **learning}
+        moments: Weights = {}
         h = self.features(w, jnp.concatenate([x, x_adv]), moments)
         if method == "at":
             return entropies(logits_of(w, h), jnp.concatenate([y, y])).mean(), moments
