@@ -138,8 +138,9 @@ def _untuned(pipeline: Any) -> Any:
 
 
 def _standard(array: Any) -> Tensor:
-    """Return a tensor; of floats, in the type that Keras computes with."""
-    return tf.convert_to_tensor(array, keras.config.floatx() if array.dtype.kind == "f" else None)
+    """Return a tensor where pipelines run; of floats, in the type that Keras computes with."""
+    with tf.device("CPU:0"):
+        return tf.convert_to_tensor(array, keras.config.floatx() if array.dtype.kind == "f" else None)
 
 
 def prepare(network: Network) -> None:
