@@ -100,7 +100,8 @@ def fit_arguments(given: dict[str, Any]) -> dict[str, Any]:
         validation = _from_arrays(validation, given.get("validation_batch_size") or size, shuffle=False)
     elif "validation_batch_size" in given:
         rest["validation_batch_size"] = given["validation_batch_size"]
-    return {**rest, "x": _from_arrays(data, size, given.get("shuffle", True)), "validation_data": validation}
+    x = _from_arrays(data, size, given.get("shuffle", True))
+    return {**rest, "x": x, "shuffle": False, "validation_data": validation}
 
 
 def _are_arrays(data: Any) -> bool:

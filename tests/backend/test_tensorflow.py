@@ -1,6 +1,7 @@
 """What is true of the TensorFlow backend alone."""
 
 import logging
+import warnings
 
 import keras
 import numpy as np
@@ -67,7 +68,8 @@ def test_fit_does_with_arrays_what_keras_does(options, monkeypatch) -> None:
 def test_arrays_become_a_pipeline_that_is_not_tuned() -> None:
     x, y = rows()
     given = backend.fit_arguments({"x": x, "y": y, "batch_size": 4, "validation_data": (x, y), "epochs": 2})
-    assert set(given) == {"x", "validation_data", "epochs"}
+    assert set(given) == {"x", "validation_data", "epochs", "shuffle"}
+    assert given["shuffle"] is False  # the pipeline does
     for pipeline in (given["x"], given["validation_data"]):
         assert pipeline.options().autotune.enabled is False
         assert len(pipeline) == 3
@@ -76,6 +78,12 @@ def test_arrays_become_a_pipeline_that_is_not_tuned() -> None:
     for order in orders:
         np.testing.assert_array_equal(np.sort(order), np.sort(x[:, 0]))
     np.testing.assert_array_equal(np.concatenate([x.numpy() for x, _ in given["validation_data"]]), x)
+
+
+def test_shuffling_is_the_pipelines_and_keras_does_not_warn_of_it() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(model().fit(*rows(), batch_size=4, epochs=2, verbose=0).history["loss"]) == 2
 
 
 def test_images_and_labels_stay_together() -> None:
