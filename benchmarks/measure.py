@@ -13,9 +13,8 @@ from benchmarks.cases import CASES, prepare
 from kbl.backend import devices
 from kbl.evaluation import versions
 
-WARM_UP = (
-    5 if keras.config.backend() == "torch" else 1
-)  # on torch kbl records at the fifth call at the latest
+# Calls before those that count: on torch kbl records at the fifth at the latest.
+WARM_UP = 5 if keras.config.backend() == "torch" else 1
 
 
 def main() -> None:

@@ -88,20 +88,19 @@ def fed(batches: Any) -> Any:
 
 def fit_arguments(given: dict[str, Any]) -> dict[str, Any]:
     """Return arguments of ``fit`` with pipelines that tf.data does not tune in place of NumPy arrays."""
-    data = given.get("x"), given.get("y"), given.get("sample_weight")
-    keras_own = given.get("validation_split") or given.get("class_weight") or given.get("shuffle") == "batch"
-    if keras_own or not _are_arrays(data):
-        return given
+    changed = dict(given)
     size = given.get("batch_size") or _BATCH_SIZE
-    named = ("x", "y", "sample_weight", "batch_size", "validation_data", "validation_batch_size")
-    rest = {name: value for name, value in given.items() if name not in named}
     validation = given.get("validation_data")
     if isinstance(validation, tuple) and _are_arrays(validation):
-        validation = _from_arrays(validation, given.get("validation_batch_size") or size, shuffle=False)
-    elif "validation_batch_size" in given:
-        rest["validation_batch_size"] = given["validation_batch_size"]
-    x = _from_arrays(data, size, given.get("shuffle", True))
-    return {**rest, "x": x, "shuffle": False, "validation_data": validation}
+        rows = changed.pop("validation_batch_size", None) or size
+        changed["validation_data"] = _from_arrays(validation, rows, shuffle=False)
+    data = given.get("x"), given.get("y"), given.get("sample_weight")
+    keras_own = given.get("validation_split") or given.get("class_weight") or given.get("shuffle") == "batch"
+    if not keras_own and _are_arrays(data):
+        for name in ("y", "sample_weight", "batch_size"):
+            changed.pop(name, None)
+        changed |= {"x": _from_arrays(data, size, given.get("shuffle", True)), "shuffle": False}
+    return changed
 
 
 def _are_arrays(data: Any) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from kbl import backend
 from kbl.attacks import PGD
 from kbl.networks import build
-from kbl.training import RobustModel
+from kbl.training import Batches, RobustModel
 
 pytestmark = pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="TensorFlow's own graphs")
 
@@ -98,7 +98,19 @@ def test_images_and_labels_stay_together() -> None:
 def test_other_arguments_are_keras_own(change) -> None:
     x, y = rows()
     given = {"x": x, "y": y, **change}
-    assert backend.fit_arguments(given) is given
+    found = backend.fit_arguments(given)
+    assert found.keys() == given.keys()
+    assert all(found[name] is value for name, value in given.items())
+
+
+def test_arrays_to_validate_on_are_not_tuned_beside_other_data() -> None:
+    x, y = rows()
+    given = {"x": Batches(x, y, 4, seed=0), "validation_data": (x, y), "validation_batch_size": 4}
+    found = backend.fit_arguments(given)
+    assert found["x"] is given["x"]
+    assert found.keys() == {"x", "validation_data"}
+    assert found["validation_data"].options().autotune.enabled is False
+    assert len(found["validation_data"]) == 3
 
 
 def test_arrays_that_do_not_fit_are_refused_by_keras() -> None:
