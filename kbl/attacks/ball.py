@@ -41,7 +41,7 @@ def project(x_adv: Tensor, x: Tensor, epsilon: Any, norm: Norm) -> Tensor:
         offset = x_adv - x
         x_adv = x + offset * ops.minimum(epsilon / _length(offset), 1.0)
         return ops.clip(x_adv, 0.0, 1.0)
-    return ops.minimum(ops.maximum(x_adv, ops.maximum(x - epsilon, 0.0)), ops.minimum(x + epsilon, 1.0))
+    return ops.clip(x_adv, ops.maximum(x - epsilon, 0.0), ops.minimum(x + epsilon, 1.0))
 
 
 def ascend(x_adv: Tensor, gradient: Tensor, step_size: Any, norm: Norm) -> Tensor:

@@ -4,7 +4,7 @@ from functools import reduce
 from typing import Any
 
 import torch
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import conv2d, pad, pixel_shuffle
 
 from kbl.typing import Tensor
 
@@ -23,6 +23,7 @@ class NarrowConvolution(torch.autograd.Function):
         products = channels * _whole(sides[0], strides[0]) * _whole(sides[1], strides[1])
         return (
             groups == 1
+            and strides[0] == strides[1]
             and tuple(dilation) == (1, 1)
             and products <= filters
             and images.device.type == "cpu"
@@ -70,10 +71,10 @@ def _gradient_in_images(gradient: Tensor, kernel: Tensor, shape: Any, strides: A
     each m: so for each m the products of all outputs with the kernel's places s m + r are shifted by m and added.
     """
     (batch, channels, *size), (filters, _, *sides) = shape, kernel.shape
-    (down, across), (high, wide) = strides, gradient.shape[2:]
-    rows, columns = (_whole(side, stride) // stride for side, stride in zip(sides, strides, strict=True))
-    kernel = pad(kernel, (0, columns * across - sides[1], 0, rows * down - sides[0]))
-    places = kernel.reshape(filters, channels, rows, down, columns, across).permute(2, 4, 3, 5, 1, 0)
+    (stride, _), (high, wide) = strides, gradient.shape[2:]
+    rows, columns = (_whole(side, stride) // stride for side in sides)
+    kernel = pad(kernel, (0, columns * stride - sides[1], 0, rows * stride - sides[0]))
+    places = kernel.reshape(filters, channels, rows, stride, columns, stride).permute(2, 4, 1, 3, 5, 0)
     places = places.reshape(1, -1, filters).expand(batch, -1, -1)
     outputs = gradient.permute(0, 2, 3, 1).reshape(batch, -1, filters).transpose(1, 2)
     products = torch.bmm(places, outputs).view(batch, rows, columns, -1, high, wide)
@@ -82,13 +83,10 @@ def _gradient_in_images(gradient: Tensor, kernel: Tensor, shape: Any, strides: A
         for row in range(rows)
         for column in range(columns)
     )
-    total = reduce(torch.add, shifted)
-    high, wide = high + rows - 1, wide + columns - 1
-    total = total.view(batch, down, across, channels, high, wide).permute(0, 3, 4, 1, 5, 2)
-    total = total.reshape(batch, channels, high * down, wide * across)
+    total = pixel_shuffle(reduce(torch.add, shifted), stride)
     # What the padding added goes; what no output saw, because the strides did not reach it, comes back as zeros.
-    bottom = size[0] + padding[0] - high * down
-    right = size[1] + padding[1] - wide * across
+    bottom = size[0] + padding[0] - total.shape[2]
+    right = size[1] + padding[1] - total.shape[3]
     return pad(total, (-padding[1], right, -padding[0], bottom))
 
 

@@ -1,6 +1,7 @@
 """PyTorch: Keras' layers on channels-last images, as fast as PyTorch allows."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -9,20 +10,23 @@ from torch.nn.functional import batch_norm, conv2d, max_pool2d, pad
 
 from kbl.backend.narrow_convolution import NarrowConvolution
 from kbl.backend.parts import leaves
+from kbl.backend.wide_product import WideProduct
 from kbl.typing import Network, Tensor
 
 
 def prepare(network: Network) -> None:
-    """Let layers on channels-last images read them where they lie: convolution, max-pooling, batch normalization.
+    """Let layers on channels-last images read them where they lie, and dense layers use the faster product.
 
     Keras copies each channels-last tensor to channels first and back around these layers, adds a bias by a pass of its
     own and normalises by several. A permuted view is what PyTorch calls the channels-last memory format: its kernels
-    read it as it is, and do each layer in one pass. Weights, results and what is saved stay the same.
+    read it as it is, and do each layer in one pass. Weights, what is saved and, up to rounding, results stay the same.
     """
     for layer in leaves(network):
         if type(layer) is keras.layers.BatchNormalization:
             if not layer.renorm and not layer.synchronized:
                 layer.call = _batch_normalization(layer)
+        elif type(layer) is keras.layers.Dense:
+            layer.call = _dense(layer)
         elif getattr(layer, "data_format", None) != "channels_last":
             continue
         elif type(layer) is keras.layers.Conv2D:
@@ -61,7 +65,7 @@ def _convolution(layer: Any) -> Callable[[Tensor], Tensor]:
 
 
 def _batch_normalization(layer: Any) -> Callable[..., Tensor]:
-    plain = layer.call
+    plain = partial(type(layer).call, layer)
 
     def batch_normalization(inputs: Tensor, training: bool | None = None, mask: Any = None) -> Tensor:
         if mask is not None or layer.axis not in (-1, inputs.ndim - 1) or inputs.dtype != torch.float32:
@@ -81,6 +85,20 @@ def _batch_normalization(layer: Any) -> Callable[..., Tensor]:
         return outputs.movedim(1, -1)
 
     return batch_normalization
+
+
+def _dense(layer: Any) -> Callable[..., Tensor]:
+    plain = partial(type(layer).call, layer)
+
+    def dense(inputs: Tensor, training: bool | None = None) -> Tensor:
+        kernel = keras.ops.convert_to_tensor(layer.kernel)
+        if not WideProduct.helps(inputs, kernel):
+            return plain(inputs, training=training)
+        bias = keras.ops.convert_to_tensor(layer.bias) if layer.use_bias else None
+        outputs = WideProduct.apply(inputs, kernel, bias)
+        return outputs if layer.activation is None else layer.activation(outputs)
+
+    return dense
 
 
 def _same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from kbl.backend.narrow_convolution import NarrowConvolution
 CASES = [  # height, width, channels, filters, kernel, strides, padding
     (28, 28, 1, 32, (5, 5), (1, 1), (2, 2)),
     (28, 28, 1, 16, (4, 4), (2, 2), (1, 1)),
-    (9, 7, 1, 24, (3, 4), (2, 3), (1, 0)),
+    (9, 7, 1, 24, (3, 5), (2, 2), (1, 0)),
     (8, 8, 1, 16, (3, 3), (1, 1), (0, 0)),
     (11, 11, 1, 16, (3, 3), (4, 4), (0, 0)),  # some pixels are seen by no output
     (6, 6, 2, 18, (3, 3), (1, 1), (1, 1)),
@@ -69,12 +69,14 @@ def test_it_is_taken_where_it_helps(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"groups": 2}, {"dilation": (2, 2)}, {"filters": 8}, {"dtype": torch.float64}]
+    "change",
+    [{"groups": 2}, {"dilation": (2, 2)}, {"strides": (1, 2)}, {"filters": 8}, {"dtype": torch.float64}],
+    ids=str,
 )
 def test_where_it_does_not_help(change) -> None:
     """Too few filters: its products would take more memory than the gradient of the outputs."""
     x = torch.rand(1, 1, 8, 8, dtype=change.get("dtype", torch.float32))
     kernel = torch.rand(change.get("filters", 16), 1, 3, 3)
     assert not NarrowConvolution.helps(
-        x, kernel, (1, 1), change.get("dilation", (1, 1)), change.get("groups", 1)
+        x, kernel, change.get("strides", (1, 1)), change.get("dilation", (1, 1)), change.get("groups", 1)
     )

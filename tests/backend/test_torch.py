@@ -155,6 +155,19 @@ def whole_network() -> keras.Model:
     )
 
 
+def test_a_network_may_be_prepared_again_and_again() -> None:
+    """Each compiled function of it does; what Keras would do is Keras' own call, not the last one made."""
+    network = keras.Sequential(
+        [keras.Input((4, 4, 2)), layers.BatchNormalization(), layers.Flatten(), layers.Dense(3)]
+    )
+    for _ in range(1500):
+        backend.prepare(network)
+    x = ops.ones((2, 4, 4, 2))
+    network.layers[0].call(ops.cast(x, "bfloat16"))
+    network.layers[2].call(ops.ones((2, 32)))
+    assert network(x).shape == (2, 3)
+
+
 def test_a_prepared_network_saves_clones_and_reloads(tmp_path) -> None:
     network = whole_network()
     x = np.random.default_rng(0).random((3, 8, 8, 1)).astype("float32")
