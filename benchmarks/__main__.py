@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.plan import CASES, MEMORY, PASSES, QUICK
+from benchmarks.plan import CASES, MEMORY, MEMORY_PROCESSES, PASSES, QUICK, peaks
 from kbl.backend_choice import installed
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -40,7 +40,7 @@ def main() -> int:
         options = ["--rounds", str(rounds), "--batch", str(batch)]
         records, ok = run(backend, "benchmarks.measure", *chosen, *options)
         memory = []
-        for case in () if arguments.case or arguments.quick else MEMORY:
+        for case in () if arguments.case or arguments.quick else MEMORY * MEMORY_PROCESSES:
             for contestant in ("by hand", "kbl"):
                 found, fine = run(backend, "benchmarks.memory", case, contestant)
                 memory, ok = memory + found, ok and fine
@@ -97,8 +97,8 @@ def table(backend: str, records: list[dict[str, Any]], memory: list[dict[str, An
                 f"{record['results'][contestant]:.3f}",
             )
         made.add_section()
-    for one in memory:
-        made.add_row("", f"memory, {one['id']}", one["contestant"], f"{max(one['later']) / 2**20:.0f} MiB")
+    for (case, contestant), (_, later) in peaks(memory).items():
+        made.add_row("", f"memory, {case}", contestant, f"{later / 2**20:.0f} MiB")
     return made
 
 

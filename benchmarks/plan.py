@@ -1,4 +1,7 @@
-"""Which cases are measured."""
+"""Which cases are measured, and what is made of the measured memory."""
+
+from statistics import median
+from typing import Any
 
 CASES = [
     "fgsm",
@@ -15,6 +18,7 @@ CASES = [
 ]
 QUICK = ["fgsm", "pgd10", "at", "atblr"]
 MEMORY = ["pgd10", "resnet-pgd10"]
+MEMORY_PROCESSES = 5  # heaps and graphs do not come out alike
 
 # Forward passes' worth of work of a case with fixed passes: a gradient in the image costs another pass, one in the
 # weights a third.
@@ -29,3 +33,14 @@ PASSES = {
     "resnet-at": 20 + 6,
     "resnet-atblr": 20 + 6,
 }
+
+
+def peaks(memory: list[dict[str, Any]]) -> dict[tuple[str, str], tuple[float, float]]:
+    """Return of each case and contestant the peak of the first calls and of later ones: medians of the processes."""
+    processes: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for one in memory:
+        processes.setdefault((one["id"], one["contestant"]), []).append(one)
+    return {
+        key: (median(max(one["first"]) for one in found), median(max(one["later"]) for one in found))
+        for key, found in processes.items()
+    }

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.plan import PASSES
+from benchmarks.plan import PASSES, peaks
 
 RESULTS = Path(__file__).parent.parent / "results"
 BACKENDS = ("torch", "jax", "tensorflow")
@@ -31,15 +31,16 @@ def main() -> None:
                 ratio = median(one / other for one, other in zip(record["seconds"][name], kbl, strict=True))
                 numbers = f"{seconds:.2f} | {ratio:.2f} | {result}"
                 print(f"| {record['network']} | {record['case']} | {name} | {numbers} |")
-    print("\n| case | backend | by hand, MiB | kbl, MiB | ratio | ratio of the first calls |")
-    print("| --- " * 6 + "|")
+    print("\n| case | backend | by hand, MiB | kbl, MiB | ratio | first calls by hand | kbl | ratio |")
+    print("| --- " * 8 + "|")
     for name in found:
-        memory = {(one["id"], one["contestant"]): one for one in found[name]["memory"]}
+        memory = peaks(found[name]["memory"])
         for case in dict.fromkeys(case for case, _ in memory):
-            pair = memory[case, "by hand"], memory[case, "kbl"]
-            hand, kbl = (max(one["later"]) / 2**20 for one in pair)
-            before, after = (max(one["first"]) for one in pair)
-            print(f"| {case} | {name} | {hand:.0f} | {kbl:.0f} | {kbl / hand:.2f} | {after / before:.2f} |")
+            (hand_first, hand), (first, later) = memory[case, "by hand"], memory[case, "kbl"]
+            print(
+                f"| {case} | {name} | {hand / 2**20:.0f} | {later / 2**20:.0f} | {later / hand:.2f} | "
+                f"{hand_first / 2**20:.0f} | {first / 2**20:.0f} | {first / hand_first:.2f} |"
+            )
 
 
 def row(record: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ import keras
 import torch
 from torch.nn.functional import batch_norm, conv2d, max_pool2d, pad
 
+from kbl.backend.letting_go import let_go
 from kbl.backend.narrow_convolution import NarrowConvolution
 from kbl.backend.parts import leaves
 from kbl.backend.wide_product import WideProduct
@@ -22,6 +23,7 @@ def prepare(network: Network) -> None:
     read it as it is, and do each layer in one pass. Weights, what is saved and, up to rounding, results stay the same.
     """
     for layer in leaves(network):
+        let_go(layer)
         if type(layer) is keras.layers.BatchNormalization:
             if not layer.renorm and not layer.synchronized:
                 layer.call = _batch_normalization(layer)
