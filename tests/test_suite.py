@@ -1,6 +1,7 @@
 """Suites: what a file plans, what a run leaves, and that one failure does not stop the rest."""
 
 import json
+import tomllib
 
 import pytest
 from typer.testing import CliRunner
@@ -10,6 +11,7 @@ from kbl.cli import app
 from kbl.errors import UserError
 from kbl.recipe import RecipeError, check, is_suite, packaged, plan
 from kbl.report import read_suite
+from kbl.report.suite_table import to_markdown
 
 SUITE = """
 name = "small"
@@ -239,12 +241,15 @@ def test_a_suite_needs_a_scale(file) -> None:
 @pytest.mark.parametrize("path", [path for path in packaged() if is_suite(path)], ids=lambda path: path.stem)
 def test_packaged_suites_are_valid_at_every_scale(path) -> None:
     check(path)
-    for scale in ("paper", "gpu", "cpu"):
+    scales = tomllib.loads(path.read_text(encoding="utf-8"))["scales"]
+    for scale in scales:
         planned = plan(path, [f"scale={scale}"])
         labels = {attack.label for run in planned.runs for attack in run.recipe.evaluation.attacks}
         assert {measure.attack for measure in planned.suite.measures} - {None} <= labels
         assert planned.note
-    assert "not comparable with the paper" in planned.note
+    if path.parent.name == "paper":
+        assert list(scales) == ["paper", "gpu", "cpu"]
+        assert "not comparable with the paper" in planned.note
 
 
 @pytest.mark.parametrize(
@@ -286,6 +291,9 @@ def test_a_suite_runs_fails_goes_on_and_reports(file, tmp_path) -> None:
     assert table.startswith("# A small table (cpu scale)\n\nScale cpu: less of everything")
     assert f"| Natural | {mean:.1f} ± " in table
     assert f"(paper 90, {mean - 90:+.1f}) |" in table
+    assert "in brackets the paper's value" in table
+    without = {**content, "runs": [{**run, "paper": {}} for run in content["runs"]]}
+    assert "paper" not in to_markdown(without)
     assert "- Smoothed (label_smoothing 0.1): failed: the recipe differs" in table
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "A small table (cpu scale)" in page

@@ -83,11 +83,13 @@ def notes(suite: Mapping[str, Any]) -> list[str]:
     found = [f"Scale {suite['scale']}: {suite['note']}."]
     examples = sorted({run["examples"] for run in finished})
     seeds = sorted({run["seed"] for run in finished})
+    compared = any(run["paper"] for run in suite["runs"])
     if finished:
         found.append(
             f"Accuracy in %, on {' or '.join(map(str, examples))} test images, "
             + (f"mean ± standard deviation of {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}")
-            + f", on {suite['backend']}; in brackets the paper's value and the difference to it."
+            + f", on {suite['backend']}"
+            + ("; in brackets the paper's value and the difference to it." if compared else ".")
         )
         if len(seeds) == 1:
             widest = max(_half_width(row) for row in rows(suite))
