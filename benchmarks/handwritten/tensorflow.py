@@ -9,6 +9,11 @@ import tensorflow as tf
 Weights = dict[str, Any]
 
 
+def apart(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a loop's step be a graph of its own: inlined, max-pooling's gradient is not always given to oneDNN."""
+    return tf.function(step, autograph=False, experimental_attributes={"_noinline": True})
+
+
 def mnist_convnet(w: Weights, x: Any, moments: dict[str, Any] | None = None) -> Any:
     for name in ("conv1", "conv2"):
         x = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, w[f"{name}/kernel"], 1, "SAME"), w[f"{name}/bias"]))
@@ -102,7 +107,7 @@ class Floor:
         start = x
         if random:
             start = tf.clip_by_value(x + tf.random.uniform(tf.shape(x), -epsilon, epsilon), 0, 1)
-        return tf.while_loop(lambda i, _: i < steps, step, (0, start))[1]
+        return tf.while_loop(lambda i, _: i < steps, apart(step), (0, start))[1]
 
     def _pgd(self, x: Any, y: Any, *attack: Any) -> Any:
         right = tf.argmax(self._logits(x), 1, tf.int32) == y
@@ -138,7 +143,7 @@ class Floor:
 
             still = tf.zeros_like(start)
             state = (0, start, still, still, tf.zeros_like(nothing, "bool"), best)
-            *_, found, best = tf.while_loop(lambda i, *_: i < steps, step, state)
+            *_, found, best = tf.while_loop(lambda i, *_: i < steps, apart(step), state)
             high = tf.where(found, tf.minimum(high, weight), high)
             low = tf.where(found, low, tf.maximum(low, weight))
             weight = tf.where(tf.math.is_inf(high), weight * 10, 0.5 * (low + high))

@@ -18,7 +18,7 @@ from kbl.backend.reuse import reuse_memory
 from kbl.backend.simplify import simplify
 from kbl.typing import Network
 
-_PLAIN_CALLS = 3  # recording takes a few times as long as a call
+_PLAIN_CALLS = 3  # for fewer, recording is not worth its time
 _KEPT = 128  # signatures that a function remembers
 _RECORDING = threading.RLock()  # fx patches torch.nn.Module while it traces
 
@@ -26,11 +26,12 @@ _RECORDING = threading.RLock()  # fx patches torch.nn.Module while it traces
 class Recorded:
     """A function of tensors that is recorded for each set of shapes that comes often.
 
-    The first calls run as they are. Then the operations of a call are noted down, those that autograd does among them,
-    and from there on they alone are run: the same ones in the same order, so the same results to the bit, without what
-    Keras and autograd do in Python and in bookkeeping around each (on a ResNet-32 about 30 ms a pass). What depends on
-    nothing given is kept, what is computed twice is computed once (`kbl.backend.simplify`), and so is, for a number of
-    calls, what depends on what stays the same (`kbl.backend.hoist`). TorchScript runs them.
+    The first calls run as they are, unless more are to come soon. Then the operations of a call are noted down, those
+    that autograd does among them, and from there on they alone are run: the same ones in the same order, so the same
+    results to the bit, without what Keras and autograd do in Python and in bookkeeping around each (on a ResNet-32
+    about 30 ms a pass). What depends on nothing given is kept, what is computed twice is computed once
+    (`kbl.backend.simplify`), and so is, for a number of calls, what depends on what stays the same
+    (`kbl.backend.hoist`). TorchScript runs them.
     What a record gives is looked at once, when it is made: one that gives anything else than the function is not used.
 
     What depends on values cannot be noted down. A function that asks for the value of a tensor stays as it is, and so
@@ -52,28 +53,29 @@ class Recorded:
         """Call the function; `network` is that of the constructor, which is not kept."""
         return self.on(network)(*arguments)
 
-    def on(self, network: Network, *fixed: Any) -> Callable[..., Any]:
+    def on(self, network: Network, *fixed: Any, calls: int = 1) -> Callable[..., Any]:
         """Return the function for a number of calls between which nothing of the network changes.
 
         Args:
             network: that of the constructor.
             *fixed: the function's first arguments, the same for these calls.
+            calls: how many are to come.
         """
         if not self._recordable or tracks_or_casts():
             return partial(self._function, *fixed)
         held: list[torch.Tensor] = [variable.value for variable in network.variables]
-        calls = _remembered(self._calls, (settings(network), _take_apart(fixed, held)), {})
+        records = _remembered(self._calls, (settings(network), _take_apart(fixed, held)), {})
         known: dict[Any, list[torch.Tensor]] = {}  # of each record what its first part gave
 
         def call(*arguments: Any) -> Any:
             tensors: list[torch.Tensor] = []
             signature = _take_apart(arguments, tensors)
-            found = _remembered(calls, signature, 0)
+            found = _remembered(records, signature, 0)
             if isinstance(found, int):
-                if found < _PLAIN_CALLS:
-                    calls[signature] = found + 1
+                if found + calls <= _PLAIN_CALLS:
+                    records[signature] = found + 1
                     return self._function(*fixed, *arguments)
-                found = calls[signature] = self._record(network, (*fixed, *arguments), held, tensors)
+                found = records[signature] = self._record(network, (*fixed, *arguments), held, tensors)
             if found is None:
                 return self._function(*fixed, *arguments)
             first, then, outputs = found

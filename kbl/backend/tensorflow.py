@@ -8,8 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kbl.backend.loops import repeated_inside as repeated_inside
-from kbl.backend.loops import repeating
+from kbl.backend import loops
 from kbl.backend.parts import inference, leaves
 from kbl.typing import Network, Tensor
 
@@ -49,7 +48,31 @@ def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]
 
 def repeated(network: Network, step: Callable[..., Any]) -> Callable[..., Any]:
     """Compile the loop with the step."""
-    return compiled(network, repeating(step))
+    return compiled(network, loops.repeating(_apart(step)))
+
+
+def repeated_inside(
+    forward: Any, identity: Any, step: Callable[..., Any], count: int, x: Tensor, constants: tuple[Any, ...]
+) -> Tensor:
+    """Take a step so many times in the graph that is being traced."""
+    return loops.repeated_inside(forward, identity, _apart(step), count, x, constants)
+
+
+def _apart(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a step be a graph of its own, called from the loop's.
+
+    Inlined it would lie on the loop's cycle, where TensorFlow meets operations in an order that changes from trace to
+    trace: when it meets the gradient of max-pooling before the pooling itself, it does not give it to oneDNN, and the
+    gradient takes ten times as long.
+    """
+
+    def call(forward: Any, *given: Any) -> Any:
+        graph = tf.function(
+            partial(step, forward), autograph=False, experimental_attributes={"_noinline": True}
+        )
+        return graph(*given)
+
+    return call
 
 
 def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *data: Any) -> Any:

@@ -84,7 +84,8 @@ def repeated(network: Network, step: Callable[..., Any]) -> Callable[..., Any]:
                     break
                 if one is None:
                     fixed = {name: value for name, value in state.items() if name not in moves}
-                    one = recorded.on(alive, constants, fixed)
+                    # Of the very first step it is not known what moves, so none will be like it.
+                    one = recorded.on(alive, constants, fixed, calls=int(stop) - i if moves else 1)
                 changed = one({name: state[name] for name in sorted(moves)}, place)
                 state = {**state, **changed}
                 if not moves.issuperset(changed):
@@ -124,7 +125,7 @@ def repeated_inside(
         loose = dataclasses.replace(forward, network=weakref.proxy(network))
         known[identity] = Recorded(network, lambda *given: step(loose, given[-1], *given[:-1]))
     x, constants = keras.tree.map_structure(_to_tensor, (x, constants))
-    one = known[identity].on(network, *constants)
+    one = known[identity].on(network, *constants, calls=count)
     for _ in range(count):
         x = one(x)
     return x

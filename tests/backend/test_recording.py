@@ -111,6 +111,33 @@ def test_it_records_after_a_few_calls_and_no_more() -> None:
         assert len(run(made, x[:2], 2)["y"]) == 2
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_it_records_at_once_where_more_calls_are_to_come(more: int) -> None:
+    made, calls = network(), []
+    run = Recorded(made, lambda two, x: calls.append(1) or two * made(x, training=False))
+    x = torch.from_numpy(images(3))
+    with torch.no_grad():
+        one = run.on(made, 2, calls=recording._PLAIN_CALLS + more)
+        first = one(x)
+        assert len(calls) == 1 + more  # run; or noted down, and run beside its record
+        torch.testing.assert_close(one(x), first, rtol=0, atol=0)
+        assert len(calls) == 3 - more
+
+
+def test_an_attack_runs_one_step_as_it_is(monkeypatch) -> None:
+    """Of the first it is not known what moves; the next is recorded, so few plain steps make the peak of memory."""
+    recorded, record = [], Recorded._record
+    monkeypatch.setattr(Recorded, "_record", lambda self, *given: recorded.append(1) or record(self, *given))
+    made, forwards = network(), []
+    made.layers[1].register_forward_hook(lambda *_: forwards.append(1))
+    attacks.PGD(0.1, 0.02, 20, early_stop=False).search(
+        made, images(), np.arange(12) % 5, spare_mistakes=False
+    )
+    assert len(recorded) == 1
+    # The look at the outputs, a step, the next noted down and run beside its record, the last iterate.
+    assert len(forwards) == 5
+
+
 def test_it_sees_the_present_weights() -> None:
     made = network()
     run = backend.compiled(made, lambda forward, x: forward(x))

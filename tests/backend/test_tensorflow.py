@@ -26,6 +26,45 @@ def test_many_attacks_of_many_shapes_do_not_warn_of_retracing(caplog) -> None:
     assert "retracing" not in caplog.text
 
 
+@pytest.mark.parametrize("inside", [False, True], ids=["attack", "training"])
+def test_a_step_is_a_graph_of_its_own(inside: bool, monkeypatch) -> None:
+    """On a loop's cycle TensorFlow may meet the gradient of max-pooling before the pooling, and do it slowly."""
+    import tensorflow as tf
+
+    made, real = [], tf.function
+    monkeypatch.setattr(
+        tf, "function", lambda *given, **options: made.append(real(*given, **options)) or made[-1]
+    )
+    layers = keras.layers
+    network = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+    x, y = np.full((4, 8, 8, 1), 0.5, "float32"), np.arange(4) % 3
+    attack = PGD(0.1, 0.02, 3)
+    if inside:
+        tf.function(lambda x, y: attack.craft(network, x, y, tf.range(4), tf.constant(1)), autograph=False)(
+            x, y.astype("int32")
+        )
+    else:
+        attack(network, x, y)
+    functions = [
+        function
+        for outer in made
+        if hasattr(outer, "_list_all_concrete_functions")
+        for concrete in outer._list_all_concrete_functions()
+        for function in concrete.graph.as_graph_def().library.function
+        if any(node.op == "MaxPoolGrad" for node in function.node_def)
+    ]
+    assert functions
+    assert all(function.attr["_noinline"].b for function in functions)
+
+
 def rows(count: int = 10) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     return rng.random((count, 2)).astype("float32"), np.arange(count) % 3
