@@ -8,7 +8,7 @@ from typing import Any
 
 from keras import ops
 
-from kbl import random
+from kbl import backend, random
 from kbl.typing import Norm, Tensor
 
 # Rounding may carry each pixel of x + δ by half a unit in the last place (2⁻²⁵ below 1), and in L2 the sum of squares
@@ -37,11 +37,27 @@ def project(x_adv: Tensor, x: Tensor, epsilon: Any, norm: Norm) -> Tensor:
     Returns:
         (batch, ...) float32.
     """
+    return into(x_adv, region(x, epsilon, norm), norm)
+
+
+def region(x: Tensor, epsilon: Any, norm: Norm) -> tuple[Any, Any]:
+    """Return what `into` asks of a ball: for L∞ its least and its greatest image, for L2 centre and radius.
+
+    Steps of one attack share it.
+    """
     if norm == "l2":
+        return x, epsilon
+    return ops.maximum(x - epsilon, 0.0), ops.minimum(x + epsilon, 1.0)
+
+
+def into(x_adv: Tensor, region: tuple[Any, Any], norm: Norm) -> Tensor:
+    """Do what `project` does, with the `region` of x and epsilon."""
+    if norm == "l2":
+        x, epsilon = region
         offset = x_adv - x
         x_adv = x + offset * ops.minimum(epsilon / _length(offset), 1.0)
         return ops.clip(x_adv, 0.0, 1.0)
-    return ops.clip(x_adv, ops.maximum(x - epsilon, 0.0), ops.minimum(x + epsilon, 1.0))
+    return ops.clip(x_adv, *region)
 
 
 def ascend(x_adv: Tensor, gradient: Tensor, step_size: Any, norm: Norm) -> Tensor:
@@ -50,11 +66,11 @@ def ascend(x_adv: Tensor, gradient: Tensor, step_size: Any, norm: Norm) -> Tenso
     A pixel whose gradient is NaN stays. However small the gradient of a saturated loss, its direction counts: it is
     scaled to the order of 1 before it is squared, which below 1e-19 would leave nothing in float32.
     """
-    # Of 1e±37 the reciprocal is a normal number still.
-    gradient = ops.nan_to_num(gradient, posinf=1e37, neginf=-1e37)
     if norm == "linf":
-        direction = ops.sign(gradient)
+        direction = backend.sign(gradient)
     else:
+        # Of 1e±37 the reciprocal is a normal number still.
+        gradient = ops.nan_to_num(gradient, posinf=1e37, neginf=-1e37)
         largest = ops.max(ops.abs(gradient), axis=tuple(range(1, len(gradient.shape))), keepdims=True)
         direction = gradient / ops.maximum(largest, 1e-37)
         direction = direction / _length(direction)

@@ -65,7 +65,12 @@ class PGD(Attack):
 
     def begin(self, forward: Forward, state: State) -> State:
         """Start at a random point, or at the image."""
-        return {"x_adv": ball.random_start(state["x"], state["key"], state["index"], self.radius, self.norm)}  # type: ignore[attr-defined]
+        x = state["x"]
+        start = ball.random_start(x, state["key"], state["index"], self.radius, self.norm)  # type: ignore[attr-defined]
+        if self.norm == "l2":
+            return {"x_adv": start}
+        low, high = ball.region(x, self.epsilon, self.norm)
+        return {"x_adv": start, "low": low, "high": high}
 
     def step(self, forward: Forward, state: State, i: Tensor) -> State:
         """Keep the iterate if it is the best, and move on."""
@@ -77,7 +82,8 @@ class PGD(Attack):
         (score, hit), gradient = backend.value_and_grad(rise, state["x_adv"])
         best = keep(state, state["x_adv"], score, hit, leave=self.early_stop)
         moved = ball.ascend(state["x_adv"], gradient, self.step_size, self.norm)
-        return {**best, "x_adv": ball.project(moved, state["x"], self.epsilon, self.norm)}
+        region = (state["x"], self.epsilon) if self.norm == "l2" else (state["low"], state["high"])
+        return {**best, "x_adv": ball.into(moved, region, self.norm)}
 
     def finish(self, forward: Forward, state: State) -> State:
         """Judge the last iterate."""
@@ -138,18 +144,18 @@ class PGD(Attack):
         step_size = scale * self.step_size
 
         def step(
-            forward: Forward, x_adv: Tensor, x: Tensor, y: Tensor, epsilon: Any, step_size: Any
+            forward: Forward, x_adv: Tensor, y: Tensor, step_size: Any, region: tuple[Any, Any]
         ) -> Tensor:
             _, gradient = backend.value_and_grad(
                 lambda z: (ops.sum(self._objective(y, forward(z))), ()), x_adv
             )
-            return ball.project(ball.ascend(x_adv, gradient, step_size, self.norm), x, epsilon, self.norm)
+            return ball.into(ball.ascend(x_adv, gradient, step_size, self.norm), region, self.norm)
 
         if start is not None:
             start = ball.project(start, x, epsilon, self.norm)
         else:
             start = ball.random_start(x, key, index, epsilon, self.norm) if self.random_start else x
-        constants = (x, y, epsilon, step_size)
+        constants = (y, step_size, ball.region(x, epsilon, self.norm))
         return backend.repeated_inside(
             forward, (self.identity, self.kappa), step, self.steps, start, constants
         )

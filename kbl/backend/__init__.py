@@ -26,6 +26,8 @@
     The arguments of Keras' ``fit`` by name, as it is best given them.
 ``prepare(network)``
     Lets the network's own layers run as fast as the framework allows. What is computed and saved stays the same.
+``sign(x)``
+    -1, 0 or 1; 0 of what is not a number.
 ``allow_tf32(allowed)``
     Whether GPUs may multiply float32 matrices in TensorFloat-32. By themselves the frameworks differ in that.
 ``devices()``
@@ -47,6 +49,7 @@ if _NAME == "torch":
         prepare,
         repeated,
         repeated_inside,
+        sign,
         value_and_grad,
         with_adversaries,
     )
@@ -61,6 +64,7 @@ elif _NAME == "jax":
         prepare,
         repeated,
         repeated_inside,
+        sign,
         value_and_grad,
         with_adversaries,
     )
@@ -75,6 +79,7 @@ elif _NAME == "tensorflow":
         prepare,
         repeated,
         repeated_inside,
+        sign,
         value_and_grad,
         with_adversaries,
     )
@@ -93,6 +98,7 @@ __all__ = [
     "prepare",
     "repeated",
     "repeated_inside",
+    "sign",
     "value_and_grad",
     "with_adversaries",
 ]

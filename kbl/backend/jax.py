@@ -85,6 +85,11 @@ def prepare(network: Network) -> None:
     """Nothing to do: XLA chooses its own layouts."""
 
 
+def sign(x: Tensor) -> Tensor:
+    """Return -1, 0 or 1, and 0 of NaN."""
+    return jnp.sign(jnp.nan_to_num(x))
+
+
 def allow_tf32(allowed: bool) -> None:
     """Set the precision of products of float32."""
     jax.config.update("jax_default_matmul_precision", "tensorfloat32" if allowed else "highest")

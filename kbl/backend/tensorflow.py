@@ -185,6 +185,11 @@ def _convolution(layer: Any) -> Callable[[Tensor], Tensor]:
     return convolution
 
 
+def sign(x: Tensor) -> Tensor:
+    """Return -1, 0 or 1, and 0 of NaN; Keras' `nan_to_num` would take seven passes."""
+    return tf.sign(tf.where(tf.math.is_nan(x), tf.zeros((), x.dtype), x))
+
+
 def allow_tf32(allowed: bool) -> None:
     """Set what matrix products and convolutions may use."""
     tf.config.experimental.enable_tensor_float_32_execution(allowed)

@@ -162,6 +162,11 @@ def fit_arguments(given: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
+def sign(x: Tensor) -> Tensor:
+    """Return -1, 0 or 1, and 0 of NaN."""
+    return torch.sign(torch.nan_to_num(x))
+
+
 def allow_tf32(allowed: bool) -> None:
     """Set what matrix products and cuDNN's convolutions may use."""
     torch.backends.cuda.matmul.allow_tf32 = allowed
