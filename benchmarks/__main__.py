@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("--backend", action="append", help="only this one")
     parser.add_argument("--case", action="append", help="only this one; JSON is then not written")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no-memory", action="store_true", help="leave out peaks of resident memory")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     cases = arguments.case or (QUICK if arguments.quick else CASES)
@@ -40,7 +41,8 @@ def main() -> int:
         options = ["--rounds", str(rounds), "--batch", str(batch)]
         records, ok = run(backend, "benchmarks.measure", *chosen, *options)
         memory = []
-        for case in () if arguments.case or arguments.quick else MEMORY * MEMORY_PROCESSES:
+        skipped = arguments.case or arguments.quick or arguments.no_memory
+        for case in [] if skipped else MEMORY * MEMORY_PROCESSES:
             for contestant in ("by hand", "kbl"):
                 found, fine = run(backend, "benchmarks.memory", case, contestant)
                 memory, ok = memory + found, ok and fine

@@ -6,7 +6,8 @@
 # Needs kbl's dependencies and the backends' CUDA builds, and MNIST and CIFAR-10 by KBL_DATA. What is measured goes to
 # $OUT; called again with the same $OUT it goes on with the runs that were cut off. PARTS chooses, in this order:
 #   tests       the tests marked gpu, on each backend
-#   benchmarks  the table of docs/performance.md, on each backend, with torch's loop by hand as the floor of all
+#   benchmarks  the table of docs/performance.md, on each backend, with torch's loop by hand as the floor of all (without
+#               memory, which is the host's)
 #   mnist       Table 1 at the paper's scale: adversarial training and ATBLR, 50 epochs of PGD-40
 #   cifar       Table 2 on ResNet-32 at the scale "gpu": natural, adversarial training, ATBLR; SCALE=paper for 200 epochs
 set -uo pipefail
@@ -21,7 +22,7 @@ for backend in $BACKENDS; do
     KERAS_BACKEND="$backend" python3 -m pytest -q -m gpu tests || status=1
   fi
   if [[ " $PARTS " == *" benchmarks "* ]]; then
-    python3 -m benchmarks --backend "$backend" --out "$OUT" || status=1
+    python3 -m benchmarks --backend "$backend" --rounds 3 --no-memory --out "$OUT" || status=1
   fi
 done
 main="${BACKENDS##* }" # the last of them trains
