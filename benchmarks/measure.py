@@ -73,7 +73,7 @@ def measure(name: str, batch: int, rounds: int) -> dict[str, Any]:
 def matrix_product_rate(size: int = 2048, rounds: int = 7) -> float:
     """Return the float32 operations a second of the framework's fastest product of two square matrices, at best."""
     products: list[Any] = [keras.ops.matmul]
-    if keras.config.backend() == "torch":  # whose own is MKL's, and oneDNN's is twice as fast on some processors
+    if keras.config.backend() == "torch":  # its own is MKL's; oneDNN's is twice as fast on some processors
         from kbl.backend.wide_product import WideProduct
 
         products.append(lambda a, b: WideProduct.apply(a, b, None))

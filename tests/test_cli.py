@@ -324,6 +324,7 @@ def test_recipes_are_listed():
     done = kbl("recipes")
     assert done.exit_code == 0
     assert "digits" in done.stdout
+    assert "precision" in done.stdout
 
 
 def test_version_and_misuse():

@@ -238,6 +238,14 @@ def test_a_suite_needs_a_scale(file) -> None:
         plan(file)
 
 
+def test_without_the_papers_scale_the_first_is_planned(file) -> None:
+    start, end = SUITE.index("[scales.paper"), SUITE.index("[scales.cpu")
+    file.write_text(SUITE[:start] + SUITE[end:], encoding="utf-8")
+    assert plan(file).scale == "cpu"
+    with pytest.raises(RecipeError, match="scale: expected one of cpu, received paper"):
+        plan(file, ["scale=paper"])
+
+
 @pytest.mark.parametrize("path", [path for path in packaged() if is_suite(path)], ids=lambda path: path.stem)
 def test_packaged_suites_are_valid_at_every_scale(path) -> None:
     check(path)

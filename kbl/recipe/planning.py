@@ -79,9 +79,9 @@ def plan(source: str | Path, overrides: Sequence[str] = ()) -> Plan:
 
     Args:
         source: a path, or the name of a suite that comes with kbl.
-        overrides: each `key=value` as given to `--set`: `scale` ("paper" by default), `seeds`, `only` (a list of runs'
-            ids), and else a dotted key of the recipe, for every run. A run that was not asked for and that they do not
-            fit is left out.
+        overrides: each `key=value` as given to `--set`: `scale` ("paper" by default, else the file's first), `seeds`,
+            `only` (a list of runs' ids), and else a dotted key of the recipe, for every run. A run that was not asked
+            for and that they do not fit is left out.
 
     Raises:
         RecipeError: all faults of the suite, or of its recipes at this scale.
@@ -90,12 +90,13 @@ def plan(source: str | Path, overrides: Sequence[str] = ()) -> Plan:
     path = find(source)
     suite = _read(path)
     options, changes = _options(overrides)
-    if options.scale not in suite.scales:
+    scale = options.scale or ("paper" if "paper" in suite.scales else next(iter(suite.scales)))
+    if scale not in suite.scales:
         known = ", ".join(suite.scales)
-        raise RecipeError(str(path), [Fault("scale", f"expected one of {known}, received {options.scale}")])
+        raise RecipeError(str(path), [Fault("scale", f"expected one of {known}, received {scale}")])
     faults, runs, is_whole = list(_reference_faults(suite, options.only or ())), [], True
-    for seed in options.seeds or suite.scales[options.scale].seeds:
-        for run, table, misplaced in _described(suite, options.scale, changes, seed):
+    for seed in options.seeds or suite.scales[scale].seeds:
+        for run, table, misplaced in _described(suite, scale, changes, seed):
             recipe, found = validated(table)
             if recipe is not None and not misplaced:
                 runs.append(Planned(run.id, run.label, run.group, seed, recipe, run.paper))
@@ -107,9 +108,9 @@ def plan(source: str | Path, overrides: Sequence[str] = ()) -> Plan:
     if is_whole:
         faults += _measure_faults(suite, runs)
     if faults:
-        raise RecipeError(f"{path} at scale {options.scale}", list(dict.fromkeys(faults)))
+        raise RecipeError(f"{path} at scale {scale}", list(dict.fromkeys(faults)))
     chosen = tuple(run for run in runs if options.only is None or run.id in options.only)
-    return Plan(suite, options.scale, tuple(runs), chosen)
+    return Plan(suite, scale, tuple(runs), chosen)
 
 
 def _options(overrides: Sequence[str]) -> tuple[Options, Changes]:

@@ -96,6 +96,6 @@ def _listed(value: Any) -> Any:
 class Options(Section):
     """What `--set` says of the suite itself: one seed or id may stand without its list."""
 
-    scale: ScaleName = "paper"
+    scale: ScaleName | None = None
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_listed), Field(min_length=1)] | None = None
     only: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)] | None = None
