@@ -25,7 +25,8 @@
 ``fit_arguments(given)``
     The arguments of Keras' ``fit`` by name, as it is best given them.
 ``prepare(network)``
-    Lets the network's own layers run as fast as the framework allows. What is computed and saved stays the same.
+    Lets the network's own layers run as fast as the framework allows. What is saved stays the same, and what is
+    computed, up to rounding.
 ``sign(x)``
     -1, 0 or 1; 0 of what is not a number.
 ``allow_tf32(allowed)``
