@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.plan import CASES, MEMORY, MEMORY_PROCESSES, PASSES, QUICK, peaks
+from benchmarks.plan import CASES, MEMORY, MEMORY_ENVIRONMENT, MEMORY_PROCESSES, PASSES, QUICK, peaks
 from kbl.backend_choice import installed
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -44,7 +44,7 @@ def main() -> int:
         skipped = arguments.case or arguments.quick or arguments.no_memory
         for case in [] if skipped else MEMORY * MEMORY_PROCESSES:
             for contestant in ("by hand", "kbl"):
-                found, fine = run(backend, "benchmarks.memory", case, contestant)
+                found, fine = run(backend, "benchmarks.memory", case, contestant, **MEMORY_ENVIRONMENT)
                 memory, ok = memory + found, ok and fine
         failed |= not ok
         console.print(table(backend, records, memory))
@@ -55,9 +55,9 @@ def main() -> int:
     return int(failed)
 
 
-def run(backend: str, module: str, *words: str) -> tuple[list[dict[str, Any]], bool]:
-    """Return what a module prints as JSON, and whether it ended well."""
-    environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+def run(backend: str, module: str, *words: str, **settings: str) -> tuple[list[dict[str, Any]], bool]:
+    """Return what a module prints as JSON, and whether it ended well; `settings` are environment variables."""
+    environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"} | settings
     command = [sys.executable, "-W", "ignore", "-m", module, *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:

@@ -1,6 +1,7 @@
 """Peak memory of one contestant: ``python -m benchmarks.memory CASE "by hand"|kbl``, or of the head: ``head CLASSES``.
 
-Prints JSON: the bytes by which resident memory rose above what lay there before, at the most (Linux).
+Prints JSON: the bytes by which resident memory rose above what lay there before, at the most (Linux). What it measures
+is tensors only where they come straight from the system, see `MEMORY_ENVIRONMENT` of `benchmarks.plan`.
 """
 
 import ctypes

@@ -18,7 +18,10 @@ CASES = [
 ]
 QUICK = ["fgsm", "pgd10", "at", "atblr"]
 MEMORY = ["pgd10", "resnet-pgd10"]
-MEMORY_PROCESSES = 5  # heaps and graphs do not come out alike
+MEMORY_PROCESSES = 3
+# Every tensor is taken from the system and given back to it: a heap's fragments, and the pool that TensorFlow keeps for
+# oneDNN, would hide a peak, or add to it, as chance has it (the same loop by hand: 25 to 49 MiB).
+MEMORY_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "TF_ONEDNN_USE_SYSTEM_ALLOCATOR": "1"}
 
 # Forward passes' worth of work of a case with fixed passes: a gradient in the image costs another pass, one in the
 # weights a third.
