@@ -77,7 +77,9 @@ class APGD(Attack):
         x, y = state["x"], state["y"]
         state = dict(state)
         if self.targets:
-            state["target"] = other_class(y, forward(x), ops.mod(state["restart"], self.targets))
+            logits = forward(x)
+            targets = min(self.targets, logits.shape[-1] - 1)
+            state["target"] = other_class(y, logits, ops.mod(state["restart"], targets))
         start = ball.random_start(x, state["key"], state["index"], self.epsilon, self.norm)
         (loss, hit), gradient = self._rise(forward, state, start, 0)
         nothing = ops.zeros_like(loss)

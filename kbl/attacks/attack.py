@@ -192,6 +192,7 @@ class Attack(ABC):
         return cls(**config)
 
     def _require(self, *least: tuple[str, float]) -> None:
+        settle_numbers(self)
         for field, bound in least:
             if not getattr(self, field) >= bound:
                 raise ValueError(
@@ -205,7 +206,25 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def keep(state: State, x_adv: Tensor, score: Tensor, hit: Tensor, leave: bool = True) -> State:
+def settle_numbers(settings: Any) -> None:
+    """Make NumPy's numbers among the fields of a frozen dataclass Python's own, which JSON can write, too.
+
+    Raises:
+        ValueError: a field that is declared a number is none.
+    """
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, np.generic):
+            value = value.item()
+            object.__setattr__(settings, field.name, value)
+        whole = field.type is int
+        fitting = _is_number(value) and (isinstance(value, int) or not whole)
+        if (whole or field.type is float) and not fitting:
+            what = "a whole number" if whole else "a number"
+            raise ValueError(f"{field.name} must be {what}. Received: {field.name}={value!r}")
+
+
+def keep(state: State, x_adv: Tensor, score: Tensor, hit: Tensor, leave: Tensor | bool = True) -> State:
     """Note x_adv as the best of an image: the first that fools, or else the one of greatest score.
 
     Args:
@@ -213,7 +232,7 @@ def keep(state: State, x_adv: Tensor, score: Tensor, hit: Tensor, leave: bool = 
         x_adv: (batch, ...) candidates.
         score: (batch,) their loss, or minus their distance.
         hit: (batch,) whether they fool.
-        leave: an image that is fooled is done.
+        leave: an image that is fooled is done; (batch,) bool where that depends on more.
 
     Returns:
         The changed `best`, `score`, `fooled` and `done`. Nothing changes for images that are done.
@@ -221,11 +240,13 @@ def keep(state: State, x_adv: Tensor, score: Tensor, hit: Tensor, leave: bool = 
     fooled, done = state["fooled"], state["done"]
     better = ((hit & ~fooled) | ((hit == fooled) & (score > state["score"]))) & ~done
     fooled = fooled | (hit & ~done)
+    if leave is not False:
+        done = done | (fooled if leave is True else fooled & leave)
     return {
         "best": choose(better, x_adv, state["best"]),
         "score": ops.where(better, score, state["score"]),
         "fooled": fooled,
-        "done": (done | fooled) if leave else done,
+        "done": done,
     }
 
 

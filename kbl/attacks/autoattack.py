@@ -10,7 +10,7 @@ from keras import ops
 
 from kbl.attacks import checks
 from kbl.attacks.apgd import APGD
-from kbl.attacks.attack import Attack
+from kbl.attacks.attack import Attack, settle_numbers
 from kbl.attacks.fab import FAB
 from kbl.attacks.outcome import Outcome, Progress
 from kbl.attacks.prediction import predict
@@ -38,7 +38,7 @@ class AutoAttack:
         epsilon: radius ε ≥ 0, in pixel units.
         norm: "linf" or "l2".
         version: which list.
-        attacks: those of "custom".
+        attacks: those of "custom": untargeted, in the same ball or a smaller one.
         name: how reports call it.
 
     Raises:
@@ -61,7 +61,18 @@ class AutoAttack:
             )
         if (self.version == "custom") != bool(self.attacks):
             raise ValueError('attacks belong to version="custom", and only to it')
+        settle_numbers(self)
         APGD(self.epsilon, norm=self.norm)
+        for part in self.attacks:
+            radius = getattr(part, "epsilon", None)
+            norm = getattr(part, "norm", "linf")
+            if radius is None or radius > self.epsilon or norm != self.norm:
+                raise ValueError(
+                    f"attacks must stay in the ball of norm={self.norm!r}, epsilon={self.epsilon}. "
+                    f"Received: {part.label} of norm={norm!r}, epsilon={radius}"
+                )
+            if getattr(part, "targeted", False):
+                raise ValueError(f"attacks must not be targeted. Received: {part.label}")
 
     def parts(self, classes: int) -> list[Attack]:
         """Return its attacks for a network of so many classes, in their order."""
@@ -100,11 +111,14 @@ class AutoAttack:
     ) -> Outcome:
         """Return what `Attack.search` returns: of each image what the first part found that fools it, or the last."""
         images = checks.images(x)
+        checks.fit(network, images.shape[1:])
         total = len(images)
         outcome = Outcome(images.copy(), np.zeros(total, bool), np.full(total, -np.inf, "float32"))
         if total == 0:
             return outcome
+        checks.size(batch_size)
         classes = predict(network, images[:8], batch_size).shape[1]
+        checks.attack(self, images.shape[1:], classes)
         labels = checks.labels(y, total, classes)
         places = np.arange(total, dtype="int32") if index is None else np.asarray(ops.convert_to_numpy(index))
         parts = self.parts(classes)

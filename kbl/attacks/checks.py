@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from kbl.typing import Tensor
+from kbl.typing import Network, Tensor
 
 
 class AttackWarning(UserWarning):
@@ -36,6 +36,33 @@ def images(x: Tensor) -> np.ndarray[Any, Any]:
             f"Received: values from {array.min():.6g} to {array.max():.6g}"
         )
     return array
+
+
+def fit(network: Network, shape: tuple[int, ...]) -> None:
+    """Check that a network takes images of a shape, where it tells which.
+
+    Raises:
+        ValueError: it does not.
+    """
+    expected = input_shape(network)
+    if expected is not None and not fits(shape, expected):
+        raise ValueError(f"x must hold images of shape {expected}. Received: images of shape {shape}")
+
+
+def input_shape(network: Network) -> tuple[int | None, ...] | None:
+    """Return the shape of the images that a network takes, None where it does not tell."""
+    try:
+        shape = network.input_shape
+    except (AttributeError, ValueError):  # a subclassed model does not know
+        return None
+    return tuple(shape[1:]) if isinstance(shape, tuple) else None
+
+
+def fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    """Tell whether a shape is as expected, None standing for any length."""
+    return len(shape) == len(expected) and all(
+        want in (None, have) for have, want in zip(shape, expected, strict=True)
+    )
 
 
 def labels(y: Tensor, count: int, num_classes: int) -> np.ndarray[Any, Any]:
@@ -68,8 +95,30 @@ def labels(y: Tensor, count: int, num_classes: int) -> np.ndarray[Any, Any]:
     return array.astype("int32")
 
 
+def attack(attack: Any, shape: tuple[int, ...], classes: int) -> None:
+    """Check that an attack can work on images of a shape and a network of so many classes.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    for part in attack.parts(classes) if hasattr(attack, "parts") else [attack]:
+        part.numbers(shape)
+        if classes < part.needs:
+            raise ValueError(f"{part.label} needs at least {part.needs} classes. Received: {classes} logits")
+
+
+def size(batch_size: int) -> None:
+    """Check a batch's size.
+
+    Raises:
+        ValueError: it is less than 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
+
+
 def logits(outputs: Tensor) -> None:
-    """Warn when a network's outputs look like probabilities, or come in half precision.
+    """Warn when a network's outputs look like probabilities.
 
     Raises:
         ValueError: the outputs are not (N, K) with K ≥ 2, or not finite.

@@ -37,7 +37,7 @@ class PGD(Attack):
             "likelihood" (Eq. 6 of the ATBLR paper), "nearest_mean" and "distance_margin".
         kappa: confidence κ ≥ 0 past which the margin is raised no further; infinite by default.
         targeted: lower the loss of the labels given (the targets) instead; fooled is then "classified as the target".
-        early_stop: leave a fooled image alone, and stop when all are.
+        early_stop: leave a fooled image alone (on the margin: once it is wrong by a finite κ), and stop when all are.
         name: how reports call it.
 
     Raises:
@@ -80,20 +80,24 @@ class PGD(Attack):
             return ops.sum(found[0]), found
 
         (score, hit), gradient = backend.value_and_grad(rise, state["x_adv"])
-        best = keep(state, state["x_adv"], score, hit, leave=self.early_stop)
+        best = keep(state, state["x_adv"], score, hit, self._leaves(score))
         moved = ball.ascend(state["x_adv"], gradient, self.step_size, self.norm)
         region = (state["x"], self.epsilon) if self.norm == "l2" else (state["low"], state["high"])
         return {**best, "x_adv": ball.into(moved, region, self.norm)}
 
     def finish(self, forward: Forward, state: State) -> State:
         """Judge the last iterate."""
-        return keep(
-            state, state["x_adv"], *self._score(forward, state, state["x_adv"]), leave=self.early_stop
-        )
+        score, hit = self._score(forward, state, state["x_adv"])
+        return keep(state, state["x_adv"], score, hit, self._leaves(score))
 
     def _score(self, forward: Forward, state: State, x_adv: Tensor) -> tuple[Tensor, Tensor]:
         logits = forward(x_adv)
         return self._objective(state["y"], logits), is_hit(state["y"], logits, self.targeted)
+
+    def _leaves(self, score: Tensor) -> Tensor | bool:
+        if not self.early_stop or self.loss != "margin":
+            return self.early_stop
+        return (score >= self.kappa) | ops.equal(self.kappa, float("inf"))
 
     def _objective(self, y: Tensor, logits: Tensor) -> Tensor:
         return objective(self.loss, y, logits, targeted=self.targeted, kappa=self.kappa)
@@ -109,8 +113,8 @@ class PGD(Attack):
 
     @property
     def begins_at_image(self) -> bool:
-        """Without a random start."""
-        return not self.random_start
+        """Without a random start; but the mistakes that would not be left alone must be known before."""
+        return not self.random_start and self.early_stop
 
     def passes(self, classes: int) -> tuple[Passes, Passes, Passes]:
         """One each a step, and one forward to judge the last iterate."""

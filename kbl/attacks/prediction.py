@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -31,13 +32,37 @@ def predict(network: Network, x: np.ndarray[Any, Any], batch_size: int = 256) ->
         network: a Keras model that returns logits.
         x: (N, ...) float32.
         batch_size: images at a time.
+
+    Raises:
+        ValueError: the network returns more than one tensor.
     """
-    forward = compiled(network, "predict", lambda forward, x: ops.cast(forward(x), "float32"))
+    if not network.built:
+        network(x[:1], training=False)  # where functions are compiled, variables must not be made inside one
+    forward = compiled(network, "predict", _logits)
     parts = []
     for rows in batches(np.arange(len(x)), batch_size):
         batch = filled(x[rows], padded_size(len(rows), batch_size))
         parts.append(to_numpy(forward(batch))[: len(rows)])
     return np.concatenate(parts) if parts else np.zeros((0, network.output_shape[-1]), "float32")
+
+
+def _logits(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    outputs = keras.tree.flatten(forward(x))
+    if len(outputs) != 1:
+        raise ValueError(
+            f"The network must return one tensor of logits, (N, K). Received: {len(outputs)} outputs"
+        )
+    return ops.cast(outputs[0], "float32")
+
+
+def is_right(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Tell which images are classified as their labels, (N,) bool; where a logit is NaN there is no class.
+
+    Args:
+        logits: (N, K).
+        labels: (N,) integers.
+    """
+    return (logits.argmax(axis=1) == labels) & ~np.isnan(logits).any(axis=1)
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray[Any, Any]:

@@ -40,23 +40,24 @@ def search(
         ValueError: x, y or the network's outputs are not what `kbl.attacks.checks` expects.
     """
     images = checks.images(x)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
+    checks.fit(network, images.shape[1:])
+    checks.size(batch_size)
     total = len(images)
     outcome = Outcome(images.copy(), np.zeros(total, bool), np.full(total, -np.inf, "float32"))
     if total == 0:
         return outcome
     looks = spare_mistakes and not attack.begins_at_image
     predicted = predict(network, images if looks else images[:8], batch_size)
-    checks.logits(predicted[:8])
+    checks.logits(predicted)
     classes = predicted.shape[1]
-    if classes < attack.needs:
-        raise ValueError(f"{attack.label} needs at least {attack.needs} classes. Received: {classes} logits")
+    checks.attack(attack, images.shape[1:], classes)
     labels = checks.labels(y, total, classes)
     places = np.arange(total) if index is None else to_numpy(index)
     if looks:
         reached = predicted.argmax(axis=1) == labels
         outcome.fooled = reached if getattr(attack, "targeted", False) else ~reached
+        if attack.minimum_norm:
+            outcome.score[outcome.fooled] = 0.0  # minus the distance
         outcome.forward += total
     inputs = {"x": images, "y": labels, "index": places.astype("int32")}
     starts = attack.starts(classes)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kbl.attacks import AttackWarning, predict
+from kbl.attacks import AttackWarning, checks, predict
 from kbl.typing import Network, Tensor
 
 
@@ -82,30 +82,16 @@ class LogProbabilities(keras.layers.Layer):
         return input_shape
 
 
-def _input_shape(model: Network) -> tuple[int | None, ...] | None:
-    try:
-        shape = model.input_shape
-    except (AttributeError, ValueError):  # a subclassed model does not know
-        return None
-    return tuple(shape[1:]) if isinstance(shape, tuple) else None
-
-
 def _refusal(model: Network, images: np.ndarray[Any, Any]) -> str | None:
     """Say why the model does not take the images, or return None where it does."""
-    given = _input_shape(model)
+    given = checks.input_shape(model)
     if given is not None:
-        return None if _fits(images.shape[1:], given) else f"The model takes images of {given}"
+        return None if checks.fits(images.shape[1:], given) else f"The model takes images of {given}"
     try:
         predict(model, images)
     except Exception as error:  # a model that does not know its shape may raise anything
         return f"The model fails, saying: {' '.join(str(error).split())[:300]}"
     return None
-
-
-def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(expected) and all(
-        want in (None, have) for have, want in zip(shape, expected, strict=True)
-    )
 
 
 def _without_softmax(model: Network) -> Network | None:

@@ -543,6 +543,23 @@ def test_probabilities_are_warned_of(images) -> None:
         FGSM(0.1)(network, images, np.zeros(13))
 
 
+def test_images_must_be_of_the_networks_shape(images) -> None:
+    network, count = counting_network()
+    with pytest.raises(
+        ValueError, match=r"x must hold images of shape \(6, 6, 1\)\. Received: .* \(5, 6, 1\)"
+    ):
+        FGSM(0.1)(network, images[:, 1:], np.zeros(13))
+    assert count == []
+
+
+def test_one_tensor_of_logits_is_expected(images) -> None:
+    inputs = keras.Input((6, 6, 1))
+    flat = layers.Flatten()(inputs)
+    two = keras.Model(inputs, [layers.Dense(3)(flat), layers.Dense(2)(flat)])
+    with pytest.raises(ValueError, match=r"one tensor of logits, \(N, K\)\. Received: 2 outputs"):
+        FGSM(0.1)(two, images, np.zeros(13))
+
+
 def test_outputs_must_be_finite_logits(images) -> None:
     network, _ = counting_network()
     network.layers[-1].set_weights([np.full((36, 3), np.inf), np.zeros(3)])

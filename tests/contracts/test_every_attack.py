@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+import kbl
 from kbl.attacks import (
     APGD,
     BIM,
@@ -259,7 +260,10 @@ def test_passes_are_counted_truly(name: str, monkeypatch) -> None:
         return original(fn, x)
 
     monkeypatch.setattr(backend, "value_and_grad", value_and_grad)
-    outcome = ATTACKS[name].search(Counting(), X, labels(kind), batch_size=COUNT)
+    counting = Counting()
+    counting(X[:1])  # builds it
+    seen["forward"] = 0
+    outcome = ATTACKS[name].search(counting, X, labels(kind), batch_size=COUNT)
     # Images looked at to learn the number of classes, where the clean ones are not predicted anyway.
     sampled = 8 * (1 + (2 if name == "autoattack" else 0))
     looked = seen["forward"] - outcome.forward
@@ -345,11 +349,90 @@ def test_the_standard_list() -> None:
         (lambda: APGD(0.1, targets=3, targeted=True), "does not go with targeted"),
         (lambda: CarliniWagner(initial_c=0), "initial_c must be positive"),
         (lambda: CarliniWagner(kappa=-1), "kappa must be at least 0"),
+        (lambda: PGD(0.1, 0.1, 1.5), r"steps must be a whole number\. Received: steps=1\.5"),
+        (lambda: PGD("8/255", 0.1, 1), "epsilon must be a number"),
+        (lambda: AutoAttack(None), "epsilon must be a number"),
+        (lambda: Square(0.1, queries=True), "queries must be a whole number"),
+        (lambda: custom(PGD(0.2, 0.1, 3)), r"must stay in the ball .* Received: PGD-3 .* epsilon=0.2"),
+        (lambda: custom(PGD(0.1, 0.1, 3, norm="l2")), "must stay in the ball"),
+        (lambda: custom(CarliniWagner()), "must stay in the ball"),
+        (lambda: custom(FAB(None)), "must stay in the ball"),
+        (lambda: custom(FGSM(0.1, targeted=True)), "must not be targeted"),
     ],
 )
 def test_bad_fields(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def custom(*parts) -> AutoAttack:
+    return AutoAttack(0.1, version="custom", attacks=parts)
+
+
+def test_numbers_may_be_of_numpy() -> None:
+    for made, same in ((PGD(np.float32(0.25), 0.125, np.int64(5)), PGD(0.25, 0.125, 5)),
+                       (AutoAttack(np.float32(0.25)), AutoAttack(0.25))):  # fmt: skip
+        assert (made, type(made.epsilon), made.get_config()) == (same, float, same.get_config())
+
+
+@pytest.mark.parametrize("attack", [AutoAttack(0.1), Square(0.1, 5)], ids=["whole", "part"])
+def test_what_cannot_be_attacked_is_refused_before_anything_is_tried(attack) -> None:
+    flat = filled(keras.Sequential([keras.Input((9,)), layers.Dense(CLASSES)]))
+    seen = []
+    for call in (attack.search, lambda *given, progress: kbl.evaluate(*given, [attack], progress=progress)):
+        with pytest.raises(ValueError, match=r"Square needs images of shape \(H, W, C\)"):
+            call(flat, np.zeros((3, 9)), np.zeros(3), progress=lambda *told: seen.append(told))
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        attack.search(network(), X, labels("dense"), batch_size=0)
+    assert not seen
+
+
+def test_each_target_has_as_many_starts() -> None:
+    """Three of four classes are others: a ninth target is none."""
+    network = filled(
+        keras.Sequential([keras.Input((SIDE, SIDE, 1)), layers.Flatten(), layers.Dense(CLASSES)])
+    )
+    fields = {"epsilon": 1e-4, "steps": 1, "restarts": 3, "targets": 8}
+    for attack, name in ((APGD(loss="margin", **fields), "target"), (FAB(**fields), "others")):
+        assert attack.starts(CLASSES) == 9
+        begun = (
+            attack.with_numbers(attack.numbers(X.shape[1:])).begin(network, state(network, n))
+            for n in range(9)
+        )
+        chosen = [int(ops.convert_to_numpy(each[name]).item()) for each in begun]
+        assert sorted(np.unique(chosen, return_counts=True)[1]) == [3, 3, 3]
+
+
+def state(network: keras.Model, restart: int) -> dict:
+    x, nothing = ops.convert_to_tensor(X[:1]), ops.zeros((1,), "int32")
+    y = ops.cast(ops.argmax(network(x), axis=1), "int32")
+    lists = {"x": x, "y": y, "best": x, "index": nothing, "key": nothing, "restart": nothing + restart}
+    no = ops.zeros((1,), "bool")
+    return {**lists, "score": ops.zeros((1,)) - float("inf"), "fooled": no, "done": no}
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name not in GAUSSIAN])
+def test_a_mistake_is_left_as_it_is(name: str) -> None:
+    """The nearest image that is wrong is the image itself."""
+    attack = ATTACKS[name]
+    late = {"early_stop": False} if hasattr(attack, "early_stop") else {}
+    wrong = labels("dense")[::5]
+    outcome = replace(attack, **late).search(network(), X[::5], wrong, batch_size=8)
+    np.testing.assert_array_equal(outcome.x_adv, X[::5])
+    assert outcome.fooled.all()
+    if attack.minimum_norm:
+        np.testing.assert_array_equal(outcome.score, 0.0)
+
+
+@pytest.mark.parametrize("judged", [False, True], ids=["attack", "evaluate"])
+def test_a_network_is_built_where_it_is_not_yet(judged: bool) -> None:
+    unbuilt = keras.Sequential([layers.Flatten(), layers.Dense(CLASSES)])
+    if judged:
+        kbl.evaluate(unbuilt, X, labels("dense"), [ATTACKS["fgsm"]], diagnostics=False)
+    else:
+        ATTACKS["fgsm"](unbuilt, X, labels("dense"))
+    assert unbuilt.built
+    assert np.isfinite(ops.convert_to_numpy(unbuilt(X))).all()
 
 
 def test_targeted_dlr_needs_four_classes() -> None:
