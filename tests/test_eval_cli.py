@@ -70,7 +70,7 @@ def test_a_plain_keras_model(folder) -> None:
     assert "probabilities" not in {warning["name"] for warning in result["warnings"]}
     assert result["transfer"]["substitute"] == "other.keras"
     assert result["robust"] < result["transfer"]["robust"]
-    assert len(result["checks"]) == 12
+    assert len(result["checks"]) == 13
     assert "Black box" in done.stdout
     assert sorted(path.name for path in folder.iterdir()) == ["model.keras", "other.keras", "result.json"]
     table = run(folder, "report", "result.json", "--html", "table.html", "--markdown", "table.md")

@@ -60,13 +60,17 @@ def objective(
         value = LOSSES[loss](y, logits)
         value = -value if targeted else value
     if loss == "margin":
-        value = ops.where(value < kappa, value, kappa)
+        value = ops.where(value >= kappa, kappa, value)  # NaN, which compares with nothing, stays NaN
     return value
 
 
 def is_hit(y: Tensor, logits: Tensor, targeted: bool = False) -> Tensor:
-    """Tell which images are misclassified, or classified as the target, (batch,) bool."""
+    """Tell which images are misclassified, or classified as the target, (batch,) bool.
+
+    Where a logit is NaN there is no class: misclassified. (`argmax` would give the first, or another on TensorFlow.)
+    """
     right = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), y)
+    right = right & ~ops.any(ops.isnan(logits), axis=-1)
     return right if targeted else ~right
 
 

@@ -22,6 +22,7 @@ class Evidence:
         rounded: the same of the attacked images rounded to 8 bits.
         transfer: worst case of the attacks crafted on a substitute, if there is one.
         probes: small experiments, if they were run.
+        broken: share of the images for which an attack found a logit that is NaN.
     """
 
     logits: np.ndarray[Any, Any]
@@ -31,6 +32,7 @@ class Evidence:
     rounded: float
     transfer: float | None
     probes: Probes | None
+    broken: float = 0.0
 
 
 class Diagnostic(NamedTuple):
@@ -189,9 +191,23 @@ def _rounding(e: Evidence) -> str | None:
     return None
 
 
+def _nan_logits(e: Evidence) -> str | None:
+    if e.broken > 0:
+        return (
+            f"For {100 * e.broken:.1f} % of the images an attack found changes that make the network return NaN. "
+            "There it names no class: they count as mistakes."
+        )
+    return None
+
+
 DIAGNOSTICS = (
     Diagnostic("probabilities", "Evaluate the network without its softmax.", _probabilities),
     Diagnostic("half_precision", "Cast the logits to float32 in the last layer.", _half_precision, True),
+    Diagnostic(
+        "nan_logits",
+        "Find what returns NaN (a logarithm, a division, an overflow): its gradient misleads attacks, too.",
+        _nan_logits,
+    ),
     Diagnostic("few_classes", "Nothing: judge by the worst case, which holds.", _few_classes),
     Diagnostic(
         "clean_mistakes",

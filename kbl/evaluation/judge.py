@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kbl.attacks import Progress, checks, predict
+from kbl.attacks.prediction import is_right
 from kbl.evaluation.ledger import Ledger
 from kbl.evaluation.result import AttackResult
 from kbl.typing import Network
@@ -24,7 +25,7 @@ class Trial:
     Args:
         stands: (N,) bool, right after the attack.
         rounded: (N,) bool, right after the attack and rounding to 8 bits.
-        top: (N,) float, the greatest logit of the attacked image.
+        top: (N,) float, the greatest logit of the attacked image; NaN where one is NaN, which is a mistake.
         distance: (N,) float, how far the attacked image is, in the attack's norm; NaN where none was made.
     """
 
@@ -50,6 +51,9 @@ class Judge:
         batch_size: images at a time.
         seed: seed of the attacks' random numbers.
         progress: called with a label and a `Progress`.
+
+    As attacks are tried, `robust` and `robust_rounded` tell which images every attack with an ε has left right,
+    `broken` for which an attack has found a logit that is NaN.
     """
 
     network: Network
@@ -60,12 +64,14 @@ class Judge:
     batch_size: int
     seed: int
     progress: Listener | None = None
+    broken: Array = field(init=False)
     robust: Array = field(init=False)
     robust_rounded: Array = field(init=False)
 
     def __post_init__(self) -> None:
         self.right = self.logits.argmax(axis=1) == self.labels
         self.robust, self.robust_rounded = self.right.copy(), self.right.copy()
+        self.broken = np.zeros_like(self.right)
         own = np.eye(self.logits.shape[1], dtype=bool)[self.labels]
         self.targets = np.where(own, -np.inf, self.logits).argmax(axis=1).astype("int32")
 
@@ -76,6 +82,7 @@ class Judge:
         else:
             trial = self.trial(key, label, attack, self.right)
             result = self.result(label, attack, trial)
+        self.broken |= np.isnan(trial.top)
         if getattr(attack, "epsilon", None) is not None:
             self.robust &= trial.stands
             self.robust_rounded &= trial.rounded
@@ -155,15 +162,15 @@ class Judge:
             spare_mistakes=False,  # there are none: only images that are right get here
         )
         logits = predict(self.network, found.x_adv, self.batch_size)
-        stands = logits.argmax(axis=1) == labels
+        stands = is_right(logits, labels)
         as_bytes = np.round(found.x_adv * 255).astype("float32") / np.float32(255)
-        rounded = predict(self.network, as_bytes, self.batch_size).argmax(axis=1) == labels
+        rounded = is_right(predict(self.network, as_bytes, self.batch_size), labels)
         distance = _distance(found.x_adv - x, getattr(attack, "norm", "l2"))
         distance = np.where(found.fooled, distance, np.inf if attack.minimum_norm else distance)
         return {
             "stands": stands.tolist(),
             "rounded": rounded.tolist(),
-            "top": logits.max(axis=1).tolist(),
+            "top": [None if np.isnan(top) else float(top) for top in logits.max(axis=1)],
             "distance": [float(d) if np.isfinite(d) else None for d in distance],
             "forward": found.forward + 2 * len(rows),
             "backward": found.backward,
@@ -200,6 +207,7 @@ class Judge:
 def start(network: Network, x: Any, y: Any, batch_size: int) -> tuple[Array, Array, Array]:
     """Return checked images, checked labels and the logits of the images."""
     images = checks.images(x)
+    checks.fit(network, images.shape[1:])
     if len(images) == 0:
         raise ValueError("x holds no images")
     logits = predict(network, images, batch_size)

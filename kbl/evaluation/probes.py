@@ -8,7 +8,7 @@ from keras import ops
 
 from kbl import backend
 from kbl.attacks import PGD, ball, predict
-from kbl.attacks.prediction import compiled
+from kbl.attacks.prediction import compiled, is_right
 from kbl.losses import cross_entropy
 from kbl.typing import Network, Norm
 
@@ -64,7 +64,7 @@ def probe(network: Network, x: Array, y: Array, epsilon: float, norm: Norm, seed
         dtype=dtype,
         zero_gradient=float(zero.mean()),
         rising=float((losses[-1] > losses[0]).mean()),
-        unbounded=float((predict(network, at_will).argmax(axis=1) == y).mean()),
+        unbounded=float(is_right(predict(network, at_will), y).mean()),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import keras
 
-from kbl.attacks import AttackWarning
+from kbl.attacks import AttackWarning, checks
 from kbl.evaluation import sections
 from kbl.evaluation.diagnostics import Evidence, diagnose
 from kbl.evaluation.judge import Judge, Listener, start
@@ -86,6 +86,8 @@ def evaluate(
         epsilon, norm = _ball([attack for _, attack in named], epsilon, norm)
         if detect or reject_below is not None:
             named += sections.for_detection(network, epsilon, norm, reject_below)
+        for _, attack in named:
+            checks.attack(attack, images.shape[1:], logits.shape[1])
         described = [(label, attack.name, attack.get_config()) for label, attack in named]
         settings: list[Any] = [described, epsilon, norm, list(epsilons), seed, batch_size, certified_epsilon]
         settings += [keras.config.backend(), versions()["kbl"]]
@@ -101,7 +103,7 @@ def evaluate(
         curve = sections.curve(judge, named, epsilons)
         certified = None if certified_epsilon is None else sections.certified(judge, certified_epsilon)
         probes = sections.probed(judge, epsilon, norm) if diagnostics else None
-        found, checks = diagnose(
+        found, run = diagnose(
             Evidence(
                 logits,
                 judge.right,
@@ -110,6 +112,7 @@ def evaluate(
                 float(judge.robust_rounded.mean()),
                 transfer["robust"] if transfer else None,
                 probes,
+                float(judge.broken.mean()),
             )
         )
         detected, rejected = sections.by_likelihood(judge, tried, reject_below, calibration)
@@ -120,7 +123,7 @@ def evaluate(
         robust=float(judge.robust.mean()),
         attacks=results,
         warnings=found,
-        checks=checks,
+        checks=run,
         transfer=transfer,
         certified=certified,
         detection=detected,

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from kbl.attacks import Progress, predict, standard
+from kbl.attacks.prediction import is_right
 from kbl.certification import certify
 from kbl.evaluation.detection import detection, detection_attacks, rejection
 from kbl.evaluation.judge import Judge, Trial
@@ -41,7 +42,7 @@ def transferred(
     logits = predict(substitute, judge.images, judge.batch_size)
     return {
         "substitute": substitute.name,
-        "clean": float((logits.argmax(axis=1) == judge.labels).mean()),
+        "clean": float(is_right(logits, judge.labels).mean()),
         "robust": float(robust.mean()),
         "attacks": [asdict(result) for result in results],
     }

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from kbl.attacks import predict
+from kbl.attacks.prediction import is_right
 from kbl.typing import Tensor
 
 _FALL = 0.5  # below this share of the best accuracy so far the fall has a name
@@ -92,7 +93,7 @@ class Probe(keras.callbacks.Callback):
         logs = {} if logs is None else logs
         network = self.model.network
         x_adv = self.attack(network, self.x, self.y, seed=self.seed)
-        logs["probe_accuracy"] = float((predict(network, x_adv).argmax(-1) == self.y).mean())
+        logs["probe_accuracy"] = float(is_right(predict(network, x_adv), self.y).mean())
         self._history.append({"epoch": epoch + 1, **logs})
         found = self.found
         if found is not None and found.epoch == epoch + 1:
