@@ -189,6 +189,19 @@ def test_iaat_radii_by_hand() -> None:
     np.testing.assert_allclose(numbers(model.method.memory["radii"]), [0.2, 0.1, 0.025], rtol=1e-5)
 
 
+def test_iaat_radii_in_l2_reach_across_the_image() -> None:
+    """Four white pixels are √4 from black ones; class 1 has the greater logit everywhere: 1.8 grows to 2 and stays."""
+    net = keras.Sequential([keras.Input((2, 2, 1)), layers.Flatten(), layers.Dense(2)])
+    net.set_weights([np.tile(np.array([0.0, 1.0], "float32"), (4, 1)), np.array([0.0, 1.0], "float32")])
+    model = RobustModel(net)
+    attack = PGD(1.8, 0.9, 2, norm="l2", random_start=False)
+    method = IAAT(attack=attack, images=1, gamma=0.15, beta=1.0)
+    model.compile(keras.optimizers.SGD(0.0), method=method, run_eagerly=EAGER)
+    for radius in (1.95, 2.0, 2.0):
+        model.fit(np.ones((1, 2, 2, 1), "float32"), np.ones(1, "int32"), epochs=1, verbose=0)
+        np.testing.assert_allclose(numbers(model.method.memory["radii"]), [radius], rtol=1e-5)
+
+
 @pytest.mark.parametrize("batches", [True, False], ids=["Batches", "arrays"])
 def test_iaat_radii_follow_their_images(batches) -> None:
     """Whatever the order of training, each image keeps its own radius; safe and unsafe images alternate."""
