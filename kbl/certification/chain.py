@@ -88,12 +88,7 @@ def _in_line(network: Network) -> list[Any]:
 
 
 def _parts(layer: Any, shape: Shape) -> Chain:
-    if (
-        isinstance(layer, layers.ReLU)
-        and not layer.max_value
-        and not layer.negative_slope
-        and not layer.threshold
-    ):
+    if _is_relu(layer):
         return ["relu"]
     if isinstance(layer, layers.Dropout):
         return []
@@ -127,11 +122,19 @@ def _is_plain(layer: Any) -> bool:
 def _activation(layer: Any) -> Chain:
     if layer.activation in (None, keras.activations.linear):
         return []
-    if layer.activation is keras.activations.relu:
+    if _is_relu(layer.activation):
         return ["relu"]
+    name = getattr(layer.activation, "__name__", type(layer.activation).__name__)  # a function, or a layer
     raise ValueError(
-        f"a certificate needs ReLU. Received: layer {layer.name!r} with activation {layer.activation.__name__}"
+        f"a certificate needs ReLU. Received: layer {layer.name!r} with activation {name} that is not supported"
     )
+
+
+def _is_relu(activation: Any) -> bool:
+    """Tell whether a layer or a function is ReLU, neither leaky nor capped."""
+    if isinstance(activation, layers.ReLU):
+        return activation.max_value is None and not (activation.negative_slope or activation.threshold)
+    return activation is keras.activations.relu
 
 
 def _dense(kernel: Tensor, bias: Tensor | None) -> Affine:
