@@ -94,7 +94,7 @@ def _parts(layer: Any, shape: Shape) -> Chain:
         return []
     if isinstance(layer, layers.Activation):
         return _activation(layer)
-    if isinstance(layer, layers.Flatten | layers.Reshape):
+    if isinstance(layer, layers.Flatten | layers.Reshape) and _is_channels_last(layer):
         return [Affine(lambda a: ops.reshape(a, (-1, *shape)), None, _output_shape(layer, shape))]
     if type(layer) is layers.Dense and len(shape) == 1:
         return [_dense(layer.kernel, layer.bias), *_activation(layer)]
@@ -116,7 +116,12 @@ def _parts(layer: Any, shape: Shape) -> Chain:
 
 def _is_plain(layer: Any) -> bool:
     """Tell whether a convolution is channels last and neither grouped nor dilated."""
-    return layer.data_format == "channels_last" and layer.groups == 1 and layer.dilation_rate == (1, 1)
+    return _is_channels_last(layer) and layer.groups == 1 and layer.dilation_rate == (1, 1)
+
+
+def _is_channels_last(layer: Any) -> bool:
+    """Tell whether a layer takes pixels in the order in which they lie; where there is no choice it does."""
+    return bool(getattr(layer, "data_format", "channels_last") == "channels_last")
 
 
 def _activation(layer: Any) -> Chain:

@@ -107,6 +107,7 @@ def test_activations_within_layers_and_nested_models_count() -> None:
         (layers.Conv2D(4, 3, groups=2), "Conv2D that is not supported"),
         (layers.Conv2D(4, 3, dilation_rate=2), "Conv2D that is not supported"),
         (layers.DepthwiseConv2D(3), "DepthwiseConv2D that is not supported"),
+        (layers.Flatten("channels_first"), "Flatten that is not supported"),
     ],
 )
 def test_what_cannot_be_certified_is_named(layer, message) -> None:
