@@ -109,6 +109,11 @@ def test_patda_loss_and_centres() -> None:
     np.testing.assert_array_equal(numbers(model.method.memory["centres"]), before)
 
 
+def test_patda_trains_on_a_last_batch_of_one_image() -> None:
+    model = trained(PATDA(attack=FGSM(0.1)), x=X[:5], y=Y[:5])
+    assert all(np.isfinite(weight).all() for weight in model.network.get_weights())
+
+
 def test_center_loss_method() -> None:
     net = network()
     model = RobustModel(net)
