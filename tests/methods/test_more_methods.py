@@ -114,6 +114,32 @@ def test_patda_trains_on_a_last_batch_of_one_image() -> None:
     assert all(np.isfinite(weight).all() for weight in model.network.get_weights())
 
 
+class Subclassed(keras.Model):
+    """Logits of three classes; what it returns only a call tells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flatten, self.dense = layers.Flatten(), layers.Dense(3)
+
+    def call(self, x, training=None):
+        return self.dense(self.flatten(x))
+
+
+class Telling(Subclassed):
+    output_shape = (None, 3)
+
+
+def test_patda_asks_a_network_for_its_classes() -> None:
+    silent, telling = Subclassed(), Telling()
+    silent(X), telling(X)
+    with pytest.raises(
+        ValueError, match=r"PATDA.*property `output_shape`, \(None, K\)\. Received: <Subclassed"
+    ):
+        trained(PATDA(attack=FGSM(0.1)), silent)
+    model = trained(PATDA(attack=FGSM(0.1)), telling)
+    assert model.method.memory["centres"].shape == (3, 3)
+
+
 def test_center_loss_method() -> None:
     net = network()
     model = RobustModel(net)
