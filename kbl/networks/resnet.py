@@ -157,8 +157,10 @@ wide_resnet8 = _network(
 )
 wide_resnet32 = _network(
     "wide_resnet32",
-    "The paper's WideResNet-32: ten times as wide as `resnet32`, activated first, shortcuts without weights, as Madry "
-    "et al. (arXiv:1706.06083) have it but with ReLU where their code has leaky ReLU.",
+    "The paper's WideResNet-32, after Madry et al. (arXiv:1706.06083): ten times as wide as `resnet32`, activated "
+    "first, shortcuts without weights.\n\n"
+    "Differs from their code, which has leaky ReLU, standardises each image by its own mean and deviation, hands the "
+    "stem to the first shortcut normalised and activated, and has 1e-3 for BatchNormalization's epsilon.",
     blocks=5,
     widths=(160, 320, 640),
     **_WIDE,
