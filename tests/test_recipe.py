@@ -185,6 +185,13 @@ def test_what_would_only_fail_later(changes, key, told):
     assert message.startswith(told)
 
 
+def test_training_crafts_untargeted_images_from_one_start():
+    assert faults(VALID, "method.attack.targeted=true", "method.attack.restarts=2") == {
+        "method.attack.targeted": "training crafts untargeted images; leave it out (from --set)",
+        "method.attack.restarts": "training crafts from one start; set it to 1 (from --set)",
+    }
+
+
 def test_what_does_not_go_with_a_purifier():
     given = (
         "purifier={epsilon = 0.1}",

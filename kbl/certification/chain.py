@@ -88,18 +88,13 @@ def _in_line(network: Network) -> list[Any]:
 
 
 def _parts(layer: Any, shape: Shape) -> Chain:
-    if (
-        isinstance(layer, layers.ReLU)
-        and not layer.max_value
-        and not layer.negative_slope
-        and not layer.threshold
-    ):
+    if _is_relu(layer):
         return ["relu"]
     if isinstance(layer, layers.Dropout):
         return []
     if isinstance(layer, layers.Activation):
         return _activation(layer)
-    if isinstance(layer, layers.Flatten | layers.Reshape):
+    if isinstance(layer, layers.Flatten | layers.Reshape) and _is_channels_last(layer):
         return [Affine(lambda a: ops.reshape(a, (-1, *shape)), None, _output_shape(layer, shape))]
     if type(layer) is layers.Dense and len(shape) == 1:
         return [_dense(layer.kernel, layer.bias), *_activation(layer)]
@@ -121,17 +116,30 @@ def _parts(layer: Any, shape: Shape) -> Chain:
 
 def _is_plain(layer: Any) -> bool:
     """Tell whether a convolution is channels last and neither grouped nor dilated."""
-    return layer.data_format == "channels_last" and layer.groups == 1 and layer.dilation_rate == (1, 1)
+    return _is_channels_last(layer) and layer.groups == 1 and layer.dilation_rate == (1, 1)
+
+
+def _is_channels_last(layer: Any) -> bool:
+    """Tell whether a layer takes pixels in the order in which they lie; where there is no choice it does."""
+    return bool(getattr(layer, "data_format", "channels_last") == "channels_last")
 
 
 def _activation(layer: Any) -> Chain:
     if layer.activation in (None, keras.activations.linear):
         return []
-    if layer.activation is keras.activations.relu:
+    if _is_relu(layer.activation):
         return ["relu"]
+    name = getattr(layer.activation, "__name__", type(layer.activation).__name__)  # a function, or a layer
     raise ValueError(
-        f"a certificate needs ReLU. Received: layer {layer.name!r} with activation {layer.activation.__name__}"
+        f"a certificate needs ReLU. Received: layer {layer.name!r} with activation {name} that is not supported"
     )
+
+
+def _is_relu(activation: Any) -> bool:
+    """Tell whether a layer or a function is ReLU, neither leaky nor capped."""
+    if isinstance(activation, layers.ReLU):
+        return activation.max_value is None and not (activation.negative_slope or activation.threshold)
+    return activation is keras.activations.relu
 
 
 def _dense(kernel: Tensor, bias: Tensor | None) -> Affine:

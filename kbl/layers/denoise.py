@@ -45,17 +45,14 @@ class Denoise(layers.Layer):
         """Create the convolutions and the normalisation."""
         channels = input_shape[-1]
         assert channels is not None
-        self.convolution = layers.Conv2D(channels, 1, use_bias=False, name="conv")
+        self.convolution = _one_by_one(channels, "conv")
         self.normalisation = layers.BatchNormalization(
             momentum=0.9, epsilon=1e-5, gamma_initializer="zeros", name="norm"
         )
         self.convolution.build(input_shape)
         self.normalisation.build(input_shape)
         if self.kind == "softmax":
-            self.theta, self.phi = (
-                layers.Conv2D(max(channels // 2, 1), 1, use_bias=False, name=name)
-                for name in ("theta", "phi")
-            )
+            self.theta, self.phi = (_one_by_one(max(channels // 2, 1), name) for name in ("theta", "phi"))
             self.theta.build(input_shape)
             self.phi.build(input_shape)
 
@@ -89,6 +86,11 @@ class Denoise(layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {**super().get_config(), "kind": self.kind}
+
+
+def _one_by_one(channels: int, name: str) -> layers.Conv2D:
+    """Return a 1×1 convolution."""
+    return layers.Conv2D(channels, 1, data_format="channels_last", use_bias=False, name=name)
 
 
 def _local(x: Tensor, kind: str) -> Tensor:

@@ -9,10 +9,10 @@ from kbl.typing import Tensor
 def coral(clean: Tensor, adversarial: Tensor) -> Tensor:
     """Correlation alignment ``‖cov(clean) - cov(adversarial)‖₁ / K²``, one number (ATDA, Eq. 4).
 
-    Covariances are over the batch and divided by ``batch - 1``.
+    Covariances are over the batch and divided by ``batch - 1``. One image has none: the loss is 0.
 
     Args:
-        clean: (batch, K) logits, batch ≥ 2.
+        clean: (batch, K) logits.
         adversarial: (batch, K) logits.
 
     References:
@@ -73,7 +73,8 @@ def moved_centres(centres: Tensor, y: Tensor, values: Tensor, rate: float) -> Te
 
 
 def _covariance(values: Tensor) -> Tensor:
-    """Covariance over the batch, (K, K)."""
+    """Covariance over the batch, (K, K); zero of one image."""
     values = ops.convert_to_tensor(values)
     centred = values - ops.mean(values, axis=0, keepdims=True)
-    return ops.matmul(ops.transpose(centred), centred) / (ops.cast(ops.shape(values)[0], "float32") - 1.0)
+    freedom = ops.maximum(ops.cast(ops.shape(values)[0], "float32") - 1.0, 1.0)
+    return ops.matmul(ops.transpose(centred), centred) / freedom

@@ -1,5 +1,6 @@
 """Instance adaptive adversarial training."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,8 +12,6 @@ from kbl.losses.labels import to_indices
 from kbl.methods.adversarial_training import AdversarialTraining
 from kbl.typing import Network, Tensor
 
-_LARGEST = 1.0  # from any pixel to any other
-
 
 @register_keras_serializable(package="kbl")
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +21,8 @@ class IAAT(AdversarialTraining):
     For the first `fixed_steps` steps all images are attacked at the attack's ε. From then on the radius ε_i of image i
     is chosen anew each time that it is trained on (Algorithm 2): ``ε_i + γ`` if the network is still right under an
     attack of that radius, else ε_i if it is right there, else ``ε_i - γ``; what is kept and trained at is
-    ``(1 - β) ε_i + β · choice``. A step costs three attacks.
+    ``(1 - β) ε_i + β · choice``. A step costs three attacks. No radius grows past the distance from a black image to a
+    white one: 1 in L∞, the root of the number of values in L2.
 
     Differs from the authors' code: step sizes grow and shrink with the radius (theirs have a floor), and images that
     are wrong without an attack are no exception (their choice is 0 there, which the paper does not say).
@@ -70,7 +70,7 @@ class IAAT(AdversarialTraining):
         if step is None:
             return super().craft(network, x, y, index, key, step)
         forward, radii = self.crafting(network), self.memory["radii"]
-        kept = ops.take(radii, index)
+        kept, largest = ops.take(radii, index), self._largest(x.shape[1:])
 
         def attacked(radius: Tensor) -> Tensor:
             assert self.attack is not None
@@ -81,7 +81,7 @@ class IAAT(AdversarialTraining):
             return ops.cast(ops.argmax(forward(attacked(radius)), -1), "int32") == to_indices(y)
 
         def chosen() -> Tensor:
-            larger = ops.minimum(kept + self.gamma, _LARGEST)
+            larger = ops.minimum(kept + self.gamma, largest)
             smaller = ops.maximum(kept - self.gamma, 0.0)
             choice = ops.where(withstands(larger), larger, ops.where(withstands(kept), kept, smaller))
             return (1.0 - self.beta) * kept + self.beta * choice
@@ -90,3 +90,8 @@ class IAAT(AdversarialTraining):
         radius = ops.cond(adapts, chosen, lambda: kept) if self.fixed_steps else chosen()
         radii.assign(ops.scatter_update(radii, ops.expand_dims(index, 1), radius))
         return attacked(radius)
+
+    def _largest(self, shape: tuple[int, ...]) -> float:
+        """Return the distance from a black image to a white one, within which every image lies."""
+        assert self.attack is not None
+        return math.sqrt(math.prod(shape)) if self.attack.norm == "l2" else 1.0

@@ -21,7 +21,7 @@ class Method(abc.ABC):
     (by ``assign``) or in `learn`; `kbl.RobustModel` keeps, saves and restores it.
 
     Args:
-        attack: makes the adversarial images; None trains on clean images alone. One start only.
+        attack: makes the adversarial images; None trains on clean images alone. Untargeted, of one start only.
         batch_norm: BatchNorm in training sees clean and adversarial images in one batch ("joint") or one after the
             other ("separate").
         crafting_mode: the network's mode while crafting, "inference" (moving averages, no dropout) or "training"
@@ -47,6 +47,11 @@ class Method(abc.ABC):
     def __post_init__(self) -> None:
         if self.attack is not None and self.attack.restarts != 1:
             raise ValueError(f"training crafts from one start. Received: restarts={self.attack.restarts}")
+        if self.attack is not None and self.attack.targeted:
+            raise ValueError(
+                "training crafts untargeted images: a targeted attack lowers the loss of the labels that it is given, "
+                "which are the true ones. Received: targeted=True"
+            )
         if self.batch_norm not in ("joint", "separate"):
             raise ValueError(f'batch_norm must be "joint" or "separate". Received: {self.batch_norm!r}')
         if self.crafting_mode not in ("inference", "training"):

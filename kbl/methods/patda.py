@@ -29,6 +29,9 @@ class PATDA(Method):
         attack: the inner maximisation; PGD makes it PATDA.
         adaptation_weight: λ ≥ 0, 1/3 in the paper.
         centre_rate: α in (0, 1], 0.1 in the paper.
+
+    Raises:
+        ValueError: a field is out of its range. In `RobustModel.compile`: the network has no `output_shape`.
     """
 
     adaptation_weight: float = 1 / 3
@@ -44,8 +47,14 @@ class PATDA(Method):
             raise ValueError(f"centre_rate must be in (0, 1]. Received: {self.centre_rate}")
 
     def first_memory(self, network: Network) -> dict[str, Any]:
-        """Begin with centres of zero."""
-        classes = network.output_shape[-1]
+        """Begin with centres of zero, one for each class."""
+        shape = getattr(network, "output_shape", None)
+        if shape is None:
+            raise ValueError(
+                "PATDA keeps a centre for each class: give a Sequential or Functional network, or a subclass with the "
+                f"property `output_shape`, (None, K). Received: {network}"
+            )
+        classes = shape[-1]
         return {"centres": np.zeros((classes, classes), "float32")}
 
     def loss(self, y: Tensor, clean: Tensor, adversarial: Tensor) -> Tensor:

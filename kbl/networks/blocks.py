@@ -12,7 +12,15 @@ def convolution(
 
     With `normalise`, BatchNormalization comes before the ReLU and takes the bias' place.
     """
-    convolve = layers.Conv2D(filters, kernel_size, strides, padding="same", use_bias=not normalise, name=name)
+    convolve = layers.Conv2D(
+        filters,
+        kernel_size,
+        strides,
+        padding="same",
+        data_format="channels_last",
+        use_bias=not normalise,
+        name=name,
+    )
     return _activate(convolve(x), normalise, name)
 
 

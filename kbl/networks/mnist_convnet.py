@@ -33,9 +33,9 @@ def mnist_convnet(
     normalise = batch_normalization
     images = keras.Input(image_shape, name="images")
     x = blocks.convolution(images, 32, 5, strides=1, normalise=normalise, name="conv1")
-    x = layers.MaxPooling2D(2, name="conv1_pool")(x)
+    x = layers.MaxPooling2D(2, data_format="channels_last", name="conv1_pool")(x)
     x = blocks.convolution(x, 64, 5, strides=1, normalise=normalise, name="conv2")
-    x = layers.MaxPooling2D(2, name="conv2_pool")(x)
-    x = layers.Flatten(name="flatten")(x)
+    x = layers.MaxPooling2D(2, data_format="channels_last", name="conv2_pool")(x)
+    x = layers.Flatten("channels_last", name="flatten")(x)
     x = blocks.dense(x, 1024, normalise=normalise, name="features")
     return keras.Model(images, head_layer(head, num_classes)(x), name="mnist_convnet")

@@ -33,6 +33,6 @@ def mnist_small_convnet(
     images = keras.Input(image_shape, name="images")
     x = blocks.convolution(images, 16, 4, strides=2, normalise=normalise, name="conv1")
     x = blocks.convolution(x, 32, 4, strides=2, normalise=normalise, name="conv2")
-    x = layers.Flatten(name="flatten")(x)
+    x = layers.Flatten("channels_last", name="flatten")(x)
     x = blocks.dense(x, 100, normalise=normalise, name="features")
     return keras.Model(images, head_layer(head, num_classes)(x), name="mnist_small_convnet")

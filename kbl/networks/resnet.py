@@ -60,7 +60,7 @@ def residual_network(
             x = Denoise(denoise, name=f"stage{stage}_denoise")(x)
     if preactivated:
         x = activate(x, "last")
-    x = layers.GlobalAveragePooling2D(name="features")(x)
+    x = layers.GlobalAveragePooling2D("channels_last", name="features")(x)
     return keras.Model(images, head_layer(head, num_classes)(x), name=name)
 
 
@@ -72,6 +72,7 @@ def convolution(x: Tensor, filters: int, kernel_size: int, *, strides: int = 1, 
         kernel_size,
         strides,
         padding="same",
+        data_format="channels_last",
         use_bias=False,
         kernel_initializer=initializer,
         name=f"{name}_conv",
@@ -98,9 +99,8 @@ def plain_block(x: Tensor, filters: int, stride: int, *, projects: bool, name: s
                 convolution(x, filters, 1, strides=stride, name=f"{name}_shortcut"), f"{name}_shortcut"
             )
         else:
-            x = _padded(
-                layers.AveragePooling2D(1, stride, name=f"{name}_pool")(x) if stride > 1 else x, filters, name
-            )
+            pool = layers.AveragePooling2D(1, stride, data_format="channels_last", name=f"{name}_pool")
+            x = _padded(pool(x) if stride > 1 else x, filters, name)
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
 
 
@@ -113,23 +113,19 @@ def preactivated_block(x: Tensor, filters: int, stride: int, *, projects: bool, 
         if projects:
             x = convolution(before, filters, 1, strides=stride, name=f"{name}_shortcut")
         else:
-            x = _padded(
-                layers.AveragePooling2D(stride, stride, padding="same", name=f"{name}_pool")(x)
-                if stride > 1
-                else x,
-                filters,
-                name,
-            )
+            pool = layers.AveragePooling2D(stride, stride, "same", "channels_last", name=f"{name}_pool")
+            x = _padded(pool(x) if stride > 1 else x, filters, name)
     return layers.Add(name=f"{name}_add")([x, y])
 
 
 def _padded(x: Tensor, filters: int, name: str) -> Tensor:
     """Add channels of zeros on both sides, up to `filters`."""
     missing = filters - x.shape[-1]
-    # ZeroPadding1D pads the middle axis: channels stand there once the pixels are one axis.
+    # ZeroPadding2D pads two middle axes: channels are the second once the pixels are one axis.
     height, width, channels = x.shape[1:]
     x = layers.Reshape((height * width, channels, 1), name=f"{name}_flat")(x)
-    x = layers.ZeroPadding2D(((0, 0), (missing // 2, missing - missing // 2)), name=f"{name}_pad")(x)
+    padding = ((0, 0), (missing // 2, missing - missing // 2))
+    x = layers.ZeroPadding2D(padding, "channels_last", name=f"{name}_pad")(x)
     return layers.Reshape((height, width, filters), name=f"{name}_unflat")(x)
 
 
@@ -161,8 +157,10 @@ wide_resnet8 = _network(
 )
 wide_resnet32 = _network(
     "wide_resnet32",
-    "The paper's WideResNet-32: ten times as wide as `resnet32`, activated first, shortcuts without weights, as Madry "
-    "et al. (arXiv:1706.06083) have it but with ReLU where their code has leaky ReLU.",
+    "The paper's WideResNet-32, after Madry et al. (arXiv:1706.06083): ten times as wide as `resnet32`, activated "
+    "first, shortcuts without weights.\n\n"
+    "Differs from their code, which has leaky ReLU, standardises each image by its own mean and deviation, hands the "
+    "stem to the first shortcut normalised and activated, and has 1e-3 for BatchNormalization's epsilon.",
     blocks=5,
     widths=(160, 320, 640),
     **_WIDE,

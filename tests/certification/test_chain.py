@@ -86,7 +86,7 @@ def test_gaussian_head_without_what_all_classes_share() -> None:
 
 def test_activations_within_layers_and_nested_models_count() -> None:
     inner = keras.Sequential(
-        [keras.Input((6,)), layers.Dense(5, activation="relu"), layers.Activation("relu")]
+        [keras.Input((6,)), layers.Dense(5, activation=layers.ReLU()), layers.Activation("relu")]
     )
     network = keras.Sequential([keras.Input((2, 3, 1)), layers.Flatten(), inner, layers.Dense(2)])
     kinds = ["relu" if part == "relu" else part.shape for part in chain(network)]
@@ -98,10 +98,16 @@ def test_activations_within_layers_and_nested_models_count() -> None:
     [
         (layers.MaxPooling2D(), "MaxPooling2D that is not supported"),
         (layers.Conv2D(4, 3, activation="tanh"), "with activation tanh"),
+        (layers.Conv2D(4, 3, activation=layers.LeakyReLU()), "with activation LeakyReLU"),
+        (
+            layers.Conv2D(4, 3, activation=layers.ReLU(max_value=6)),
+            "with activation ReLU that is not supported",
+        ),
         (layers.ReLU(max_value=6), "ReLU that is not supported"),
         (layers.Conv2D(4, 3, groups=2), "Conv2D that is not supported"),
         (layers.Conv2D(4, 3, dilation_rate=2), "Conv2D that is not supported"),
         (layers.DepthwiseConv2D(3), "DepthwiseConv2D that is not supported"),
+        (layers.Flatten("channels_first"), "Flatten that is not supported"),
     ],
 )
 def test_what_cannot_be_certified_is_named(layer, message) -> None:

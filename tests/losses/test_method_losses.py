@@ -90,6 +90,14 @@ def test_domain_adaptation_by_hand() -> None:
     np.testing.assert_allclose(numbers(mmd(clean, adversarial)), 1.5, rtol=1e-6)
 
 
+def test_one_image_has_no_covariance(differentiate) -> None:
+    """Its logits are their own mean: no loss, and nothing to change."""
+    other = ops.convert_to_tensor(np.array([[3.0, -1.0]], "float32"))
+    loss, gradient = differentiate(lambda z: coral(z, other), [[1.0, 2.0]])
+    np.testing.assert_array_equal(loss, 0.0)
+    np.testing.assert_array_equal(gradient, [[0.0, 0.0]])
+
+
 def test_supervised_margin_by_hand() -> None:
     """L1 distances to the centres are 1, 3 and 2: softplus(1 - 3) and softplus(1 - 2), halved."""
     centres = np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 4.0], [0.0, 0.0, 1.0]], "float32")

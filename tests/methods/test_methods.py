@@ -244,6 +244,8 @@ def test_warmup_scales_the_ball(attack) -> None:
 def test_faults_are_refused() -> None:
     with pytest.raises(ValueError, match=r"one start\. Received: restarts=2"):
         AdversarialTraining(attack=PGD(0.1, 0.1, 1, restarts=2))
+    with pytest.raises(ValueError, match=r"untargeted images.*Received: targeted=True"):
+        AdversarialTraining(attack=PGD(0.1, 0.1, 1, targeted=True))
     with pytest.raises(ValueError, match=r"batch_norm.*Received: 'both'"):
         AdversarialTraining(attack=NO_ATTACK, batch_norm="both")
     with pytest.raises(ValueError, match=r"crafting_mode.*Received: 'eval'"):

@@ -109,6 +109,37 @@ def test_patda_loss_and_centres() -> None:
     np.testing.assert_array_equal(numbers(model.method.memory["centres"]), before)
 
 
+def test_patda_trains_on_a_last_batch_of_one_image() -> None:
+    model = trained(PATDA(attack=FGSM(0.1)), x=X[:5], y=Y[:5])
+    assert all(np.isfinite(weight).all() for weight in model.network.get_weights())
+
+
+class Subclassed(keras.Model):
+    """Logits of three classes; what it returns only a call tells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flatten, self.dense = layers.Flatten(), layers.Dense(3)
+
+    def call(self, x, training=None):
+        return self.dense(self.flatten(x))
+
+
+class Telling(Subclassed):
+    output_shape = (None, 3)
+
+
+def test_patda_asks_a_network_for_its_classes() -> None:
+    silent, telling = Subclassed(), Telling()
+    silent(X), telling(X)
+    with pytest.raises(
+        ValueError, match=r"PATDA.*property `output_shape`, \(None, K\)\. Received: <Subclassed"
+    ):
+        trained(PATDA(attack=FGSM(0.1)), silent)
+    model = trained(PATDA(attack=FGSM(0.1)), telling)
+    assert model.method.memory["centres"].shape == (3, 3)
+
+
 def test_center_loss_method() -> None:
     net = network()
     model = RobustModel(net)
@@ -187,6 +218,19 @@ def test_iaat_radii_by_hand() -> None:
     np.testing.assert_allclose(numbers(model.method.memory["radii"]), [0.15, 0.1, 0.05], rtol=1e-5)
     model.fit(x, y, batch_size=3, epochs=1, verbose=0)
     np.testing.assert_allclose(numbers(model.method.memory["radii"]), [0.2, 0.1, 0.025], rtol=1e-5)
+
+
+def test_iaat_radii_in_l2_reach_across_the_image() -> None:
+    """Four white pixels are √4 from black ones; class 1 has the greater logit everywhere: 1.8 grows to 2 and stays."""
+    net = keras.Sequential([keras.Input((2, 2, 1)), layers.Flatten(), layers.Dense(2)])
+    net.set_weights([np.tile(np.array([0.0, 1.0], "float32"), (4, 1)), np.array([0.0, 1.0], "float32")])
+    model = RobustModel(net)
+    attack = PGD(1.8, 0.9, 2, norm="l2", random_start=False)
+    method = IAAT(attack=attack, images=1, gamma=0.15, beta=1.0)
+    model.compile(keras.optimizers.SGD(0.0), method=method, run_eagerly=EAGER)
+    for radius in (1.95, 2.0, 2.0):
+        model.fit(np.ones((1, 2, 2, 1), "float32"), np.ones(1, "int32"), epochs=1, verbose=0)
+        np.testing.assert_allclose(numbers(model.method.memory["radii"]), [radius], rtol=1e-5)
 
 
 @pytest.mark.parametrize("batches", [True, False], ids=["Batches", "arrays"])
