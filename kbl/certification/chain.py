@@ -73,17 +73,25 @@ def _in_line(network: Network) -> list[Any]:
             f"a certificate needs a Sequential or Functional network of one input. Received: {network}"
         )
     found: list[Any] = []
-    before = network.inputs[0]
-    for layer in network.layers:
-        if isinstance(layer, layers.InputLayer):
-            continue
-        if not isinstance(network, keras.Sequential) and layer.input is not before:
+    for layer in network.layers if isinstance(network, keras.Sequential) else _backwards(network)[::-1]:
+        found += _in_line(layer) if isinstance(layer, keras.Model) else [layer]
+    return found
+
+
+def _backwards(network: Network) -> list[Any]:
+    """Return a Functional model's layers from its output to its input; layers may have been called elsewhere, too."""
+    found: list[Any] = []
+    tensor = network.outputs[0]
+    while tensor is not network.inputs[0]:
+        layer, call, _ = tensor._keras_history
+        given = layer._inbound_nodes[call].input_tensors
+        if len(given) != 1:
             raise ValueError(
                 f"a certificate needs layers one after the other. Received: {network.name}, which branches at "
                 f"layer {layer.name!r}"
             )
-        before = layer.output
-        found += _in_line(layer) if isinstance(layer, keras.Model) else [layer]
+        found.append(layer)
+        tensor = given[0]
     return found
 
 
