@@ -45,6 +45,11 @@ class Method(abc.ABC):
     follows_images: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        if self.attack is not None and not isinstance(self.attack, PGD):
+            raise ValueError(
+                "attack must be one that crafts inside a training step: PGD, BIM, FGSM or CarliniWagnerLinf. "
+                f"Received: {type(self.attack).__name__}"
+            )
         if self.attack is not None and self.attack.restarts != 1:
             raise ValueError(f"training crafts from one start. Received: restarts={self.attack.restarts}")
         if self.attack is not None and self.attack.targeted:

@@ -11,7 +11,7 @@ import pytest
 from keras import layers, ops
 
 from kbl import random
-from kbl.attacks import FGSM, PGD
+from kbl.attacks import APGD, FGSM, PGD
 from kbl.layers import GMMHead
 from kbl.losses import cross_entropy
 from kbl.methods import ATBLR, AdversarialTraining, Method, Natural
@@ -242,6 +242,8 @@ def test_warmup_scales_the_ball(attack) -> None:
 
 
 def test_faults_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"inside a training step: .* Received: APGD"):
+        AdversarialTraining(attack=APGD(0.1))
     with pytest.raises(ValueError, match=r"one start\. Received: restarts=2"):
         AdversarialTraining(attack=PGD(0.1, 0.1, 1, restarts=2))
     with pytest.raises(ValueError, match=r"untargeted images.*Received: targeted=True"):
