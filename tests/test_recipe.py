@@ -236,6 +236,7 @@ def test_values_outside_their_range():
     found = faults(VALID, *(f"{key}={value}" for key, value in changes.items()))
     assert set(found) == set(changes)
     assert 'did you mean "mnist"?' in found["data.name"]
+    assert found["name"].startswith("expected letters, digits and any of . _ - (the folder of the run is called so), ")
 
 
 def test_the_gaussian_head_is_demanded_in_python_too():
