@@ -177,6 +177,12 @@ def test_a_diagonal_covariance_has_no_squared_distances():
             "evaluation.reject_below",
             "is measured at the ε of an attack; give evaluation.attacks one with an ε above 0",
         ),
+        (
+            ["evaluation.substitute={seed = 0}"],
+            "evaluation.substitute.seed",
+            "trains the network itself again, and attacks on it are no black box; take another seed",
+        ),
+        (["evaluation.substitute={seed = 3}", "training.seed=3"], "evaluation.substitute.seed", "trains the"),
     ],
 )
 def test_what_would_only_fail_later(changes, key, told):
@@ -236,7 +242,9 @@ def test_values_outside_their_range():
     found = faults(VALID, *(f"{key}={value}" for key, value in changes.items()))
     assert set(found) == set(changes)
     assert 'did you mean "mnist"?' in found["data.name"]
-    assert found["name"].startswith("expected letters, digits and any of . _ - (the folder of the run is called so), ")
+    assert found["name"].startswith(
+        "expected letters, digits and any of . _ - (the folder of the run is called so), "
+    )
 
 
 def test_the_gaussian_head_is_demanded_in_python_too():
