@@ -19,7 +19,7 @@ from kbl.files import atomic, write_text
 from kbl.fitting import inside, train
 from kbl.from_recipe import chosen, to_attacks
 from kbl.judging import judge, warned_of_overfitting, with_substitute
-from kbl.saved_model import load_network
+from kbl.saved_model import have_same_weights, load_network
 from kbl.training import Recorder
 
 _RECORDS = "evaluation.progress.jsonl"
@@ -144,7 +144,8 @@ def evaluate(
         quiet: draw no progress.
 
     Raises:
-        UserError: the file is no model that Keras' safe mode loads, or data or attacks are missing or do not fit.
+        UserError: the file is no model that Keras' safe mode loads, or data or attacks are missing or do not fit, or
+            the substitute is the model itself.
     """
     settings, recipe = recipes.Evaluation(), None
     if (path / "recipe.toml").is_file():
@@ -164,13 +165,19 @@ def evaluate(
     changes |= {"detect": detect, "reject_below": reject_below, "certified_epsilon": certified_epsilon}
     try:
         network = _load(path, dataset, scale)
+        other = None if substitute is None else _load(substitute, dataset, scale)
+        if other is not None and have_same_weights(network, other):
+            raise UserError(
+                f"--substitute: expected a network trained independently. Received: {substitute}, whose weights are "
+                f"those of {path}; train another one, such as by kbl run … --set training.seed=1"
+            )
         result = judge(
             network,
             dataset,
             settings.model_copy(update=changes),
             to_attacks(described, network),
             Console(quiet=quiet),
-            substitute=None if substitute is None else _load(substitute, dataset, scale),
+            substitute=other,
             records=records,
             resume=resume,
         )

@@ -212,6 +212,23 @@ def test_evaluate_a_bare_file(finished) -> None:
         experiment.evaluate(path, data="digits")
 
 
+def test_a_network_is_no_substitute_for_itself(finished, tmp_path) -> None:
+    folder, _ = finished
+    copied = tmp_path / "copy.keras"
+    copied.write_bytes((folder / "model.keras").read_bytes())
+    for substitute in (folder, copied):
+        with pytest.raises(
+            UserError, match="--substitute: expected a network trained independently"
+        ) as error:
+            experiment.evaluate(folder, substitute=substitute, quiet=True)
+        assert f"Received: {substitute}, whose weights are those of {folder}" in one_line(error)
+    network = keras.saving.load_model(copied)
+    network.set_weights([0.5 * weight for weight in network.get_weights()])
+    network.save(copied)
+    result = experiment.evaluate(folder, substitute=copied, samples=6, diagnostics=False, quiet=True)
+    assert result["transfer"]["substitute"] == str(copied)
+
+
 def test_evaluate_a_robust_model_file(finished, tmp_path) -> None:
     """A checkpoint of the training model holds its network."""
     folder, _ = finished
