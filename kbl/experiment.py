@@ -31,7 +31,7 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
     Args:
         recipe: what to do.
         folder: an existing folder to write to.
-        resume: go on from the folder's checkpoint, if there is one.
+        resume: go on from the folder's checkpoint, if there is one; it is of this recipe.
         quiet: draw no progress.
 
     Raises:
@@ -44,10 +44,7 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
     keras.config.set_dtype_policy(recipe.training.precision)
     backend.allow_tf32(recipe.training.tf32)
     dataset = load_data(recipe.data.name, recipe.data.limit)
-    described = folder / "recipe.toml"
-    if resume and holds_another(recipe, folder):
-        raise UserError(f"the recipe differs from {described}: go on with that one, or begin another run")
-    write_text(described, recipes.to_toml(recipe))
+    write_text(folder / "recipe.toml", recipes.to_toml(recipe))
     environment = _environment(recipe, started)
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
     model = train(recipe, dataset, folder, resume=resume, quiet=quiet)
@@ -92,12 +89,6 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
     Recorder(folder, "").remove_checkpoint()
     records.unlink(missing_ok=True)
     return result.to_dict()
-
-
-def holds_another(recipe: recipes.Recipe, folder: Path) -> bool:
-    """Tell whether a folder holds the run of another recipe."""
-    described = folder / "recipe.toml"
-    return described.is_file() and described.read_text(encoding="utf-8") != recipes.to_toml(recipe)
 
 
 def _train_substitute(

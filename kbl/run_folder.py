@@ -3,10 +3,12 @@
 import itertools
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 from kbl.errors import UserError
+from kbl.recipe import Recipe, difference
 
 RUNS = Path("runs")
 
@@ -19,11 +21,13 @@ class AlreadyFinished(Exception):  # noqa: N818 - good news is no error
         super().__init__(f"{folder} is finished, there is nothing to resume")
 
 
-def prepare(name: str, backend: str, *, out: Path | None, resume: bool, force: bool) -> tuple[Path, bool]:
+def prepare(
+    recipe: Recipe, backend: str, *, out: Path | None, resume: bool, force: bool
+) -> tuple[Path, bool]:
     """Make the folder of a run.
 
     Args:
-        name: the recipe's name.
+        recipe: what shall be run.
         backend: the backend's name.
         out: the folder that the user asks for; None takes `runs/<name>-<backend>`, numbered where it exists.
         resume: go on with the folder's run, or the newest unfinished one; where there is none, begin one.
@@ -34,22 +38,22 @@ def prepare(name: str, backend: str, *, out: Path | None, resume: bool, force: b
 
     Raises:
         AlreadyFinished: the run to resume is finished.
-        UserError: the folder holds something that may not be overwritten.
+        UserError: the folder holds something that may not be overwritten, or the run to resume is of another recipe.
     """
     if resume and force:
         raise UserError("--resume goes on with a run and --force removes it; give one of them")
     if force and out is None:
         raise UserError("--force replaces the folder given by --out; without --out a run gets a new folder")
     if out is None:
-        earlier = _runs_of(name, backend) if resume else []
+        earlier = _runs_of(recipe.name, backend) if resume else []
         if not earlier:
-            return _new(name, backend), False
+            return _new(recipe.name, backend), False
         out = next((folder for folder in earlier if not _is_finished(folder)), earlier[0])
     if out.exists() and not out.is_dir():
         raise UserError(f"--out: expected a folder, received the file {out}")
     is_used = out.is_dir() and any(out.iterdir())
     if is_used:
-        _make_way(out, resume=resume, force=force)
+        _make_way(recipe, out, resume=resume, force=force)
     out.mkdir(parents=True, exist_ok=True)
     return out, resume and is_used
 
@@ -109,11 +113,14 @@ def _new(name: str, backend: str) -> Path:
     raise AssertionError("unreachable")
 
 
-def _make_way(folder: Path, *, resume: bool, force: bool) -> None:
+def _make_way(recipe: Recipe, folder: Path, *, resume: bool, force: bool) -> None:
     """Check that a folder with files in it may be used; with `force`, remove them."""
     if not any((folder / name).is_file() for name in ("recipe.toml", "evaluation.json")):
         raise UserError(f"{folder} holds files but no run of kbl; give another folder by --out")
     finished = _is_finished(folder)
+    if resume and (told := difference(recipe, folder / "recipe.toml")):
+        again = shlex.join(["kbl", "run", str(folder / "recipe.toml"), "--out", str(folder), "--resume"])
+        raise UserError(f"{told}: go on with that one by {again}, or begin another run by another --out")
     if resume and finished:
         raise AlreadyFinished(folder)
     if force:

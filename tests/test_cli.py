@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from kbl import DivergenceError, backend_choice
 from kbl.cli import app
+from kbl.recipe import to_toml
 
 pytestmark = pytest.mark.once
 
@@ -47,7 +48,7 @@ class Experiment(types.ModuleType):
 
     def run(self, recipe, folder, *, resume, quiet):
         self.calls.append((recipe, folder, resume, quiet))
-        (folder / "recipe.toml").write_text("")
+        (folder / "recipe.toml").write_text(to_toml(recipe))
         if self.error:
             raise self.error
         (folder / "model.keras").write_text("")
@@ -218,6 +219,24 @@ def test_an_unfinished_folder_is_gone_on_with_or_replaced(experiment):
     assert "--resume" in kbl("run", "tiny.toml", "--out", "there").stderr
     assert kbl("run", "tiny.toml", "--out", "there", "--resume").exit_code == 0
     assert [call[2] for call in experiment.calls] == [False, True]
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt()], ids=["finished", "unfinished"])
+def test_another_recipe_is_not_gone_on_with(experiment, error):
+    """Neither is a finished run of other settings taken for the one that was asked for."""
+    experiment.error = error
+    kbl("run", "tiny.toml", "--set", "training.epochs=5", "--out", "a b")
+    done = kbl("run", "tiny.toml", "--set", "data.limit=9", "--out", "a b", "--resume")
+    assert done.exit_code == 2
+    assert done.stderr.strip() == (
+        f"kbl: the recipe differs from {Path('a b/recipe.toml')} in data.limit (nothing there, 9 here), "
+        "training.epochs (5 there, 1 here): go on with that one by kbl run 'a b/recipe.toml' --out 'a b' --resume, "
+        "or begin another run by another --out"
+    )
+    assert len(experiment.calls) == 1
+    experiment.error = None
+    assert kbl("run", "a b/recipe.toml", "--out", "a b", "--resume").exit_code == 0
+    assert len(experiment.calls) == (1 if error is None else 2)
 
 
 def test_resume_finds_the_newest_unfinished_run(experiment):

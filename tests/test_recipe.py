@@ -12,6 +12,7 @@ from kbl.recipe import (
     RecipeError,
     attack_from_text,
     data_name_from_text,
+    difference,
     find,
     is_suite,
     load,
@@ -76,6 +77,25 @@ def test_a_recipe_is_frozen():
 def test_resolved_text_reads_back_as_the_same_recipe(change):
     recipe = parse(VALID, [change] if change else [])
     assert parse(to_toml(recipe), name="other") == recipe
+
+
+def test_what_a_recipe_differs_in(tmp_path):
+    recipe, file = parse(VALID), tmp_path / "recipe.toml"
+    assert difference(recipe, file) == ""
+    file.write_text(to_toml(recipe), encoding="utf-8")
+    assert difference(recipe, file) == ""
+    other = parse(VALID, ["backend=jax", "evaluation.epsilons=[0.1]", "evaluation.attacks.1.steps=7"])
+    assert difference(other, file) == (
+        f'the recipe differs from {file} in backend (nothing there, "jax" here), evaluation.epsilons ([] there, '
+        "[0.1] here), evaluation.attacks.1.steps (20 there, 7 here)"
+    )
+    many = [
+        f"training.{key}=0.5" for key in ("learning_rate", "momentum", "weight_decay", "validation_split")
+    ]
+    many += ["training.seed=1", "training.weight_averaging=0.5"]
+    assert difference(parse(VALID, many), file).endswith(" and 1 more")
+    file.write_text("x == 1")
+    assert difference(recipe, file).startswith(f"the recipe differs from {file}, which is not valid TOML: ")
 
 
 def test_every_fault_is_listed():

@@ -322,7 +322,10 @@ def test_a_suite_runs_fails_goes_on_and_reports(file, tmp_path) -> None:
     changed = plan(file, ["scale=cpu", "only=plain", "training.learning_rate=0.1"])
     [told] = suites.run(changed, folder, quiet=True)
     assert told.startswith("plain-seed0: the recipe differs from ")
-    assert told.endswith("plain-seed0/recipe.toml: remove that folder, or give another one by --out")
+    assert told.endswith(
+        "plain-seed0/recipe.toml in training.learning_rate (0.004 there, 0.1 here): "
+        "remove that folder, or give another one by --out"
+    )
     content = json.loads((folder / "suite.json").read_text(encoding="utf-8"))
     assert {run["folder"]: run["state"] for run in content["runs"]} == {
         "plain-seed0": "failed",

@@ -43,7 +43,7 @@ def run(
     chosen = load(recipe, set_ or ())
     backend = backend_choice.choose(backend, chosen.backend)
     try:
-        folder, resume = run_folder.prepare(chosen.name, backend, out=out, resume=resume, force=force)
+        folder, resume = run_folder.prepare(chosen, backend, out=out, resume=resume, force=force)
     except run_folder.AlreadyFinished as finished:
         typer.echo(str(finished))
         return
