@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from kbl import backend, evaluation, feature_picture, gallery, purification, report
+from kbl import backend, evaluation, feature_picture, gallery, purification, report, run_folder
 from kbl import recipe as recipes
 from kbl.data import load as load_data
 from kbl.errors import UserError
@@ -25,13 +25,16 @@ from kbl.training import Recorder
 _RECORDS = "evaluation.progress.jsonl"
 
 
-def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+def run(
+    recipe: recipes.Recipe, folder: Path, *, resume: bool = False, force: bool = False, quiet: bool = False
+) -> dict[str, Any]:
     """Train, evaluate and report; return the content of ``evaluation.json``.
 
     Args:
         recipe: what to do.
         folder: an existing folder to write to.
         resume: go on from the folder's checkpoint, if there is one; it is of this recipe.
+        force: empty the folder, once the data are read: what cannot start takes no earlier run away.
         quiet: draw no progress.
 
     Raises:
@@ -44,6 +47,8 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
     keras.config.set_dtype_policy(recipe.training.precision)
     backend.allow_tf32(recipe.training.tf32)
     dataset = load_data(recipe.data.name, recipe.data.limit)
+    if force:
+        run_folder.empty(folder)
     write_text(folder / "recipe.toml", recipes.to_toml(recipe))
     environment = _environment(recipe, started)
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")

@@ -31,7 +31,7 @@ def prepare(
         backend: the backend's name.
         out: the folder that the user asks for; None takes `runs/<name>-<backend>`, numbered where it exists.
         resume: go on with the folder's run, or the newest unfinished one; where there is none, begin one.
-        force: remove what a run has left in the folder.
+        force: allow a folder that holds a run, which `empty` then removes.
 
     Returns:
         The folder, which exists, and whether it holds a run to go on with.
@@ -53,9 +53,18 @@ def prepare(
         raise UserError(f"--out: expected a folder, received the file {out}")
     is_used = out.is_dir() and any(out.iterdir())
     if is_used:
-        _make_way(recipe, out, resume=resume, force=force)
+        _check_use(recipe, out, resume=resume, force=force)
     out.mkdir(parents=True, exist_ok=True)
     return out, resume and is_used
+
+
+def empty(folder: Path) -> None:
+    """Remove all that a folder holds."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def newest_model() -> Path:
@@ -113,8 +122,8 @@ def _new(name: str, backend: str) -> Path:
     raise AssertionError("unreachable")
 
 
-def _make_way(recipe: Recipe, folder: Path, *, resume: bool, force: bool) -> None:
-    """Check that a folder with files in it may be used; with `force`, remove them."""
+def _check_use(recipe: Recipe, folder: Path, *, resume: bool, force: bool) -> None:
+    """Check that a folder with files in it may be used."""
     if not any((folder / name).is_file() for name in ("recipe.toml", "evaluation.json")):
         raise UserError(f"{folder} holds files but no run of kbl; give another folder by --out")
     finished = _is_finished(folder)
@@ -123,23 +132,13 @@ def _make_way(recipe: Recipe, folder: Path, *, resume: bool, force: bool) -> Non
         raise UserError(f"{told}: go on with that one by {again}, or begin another run by another --out")
     if resume and finished:
         raise AlreadyFinished(folder)
-    if force:
-        _empty(folder)
-    elif not resume:
+    if force and Path.cwd().is_relative_to(folder.resolve()):
+        raise UserError(f"--force would remove the current folder's files; {folder} is it or holds it")
+    if not resume and not force:
         state, way = ("a finished", "") if finished else ("an unfinished", "--resume to go on with it, ")
         raise UserError(
             f"{folder} holds {state} run; give {way}--force to replace it, or another folder by --out"
         )
-
-
-def _empty(folder: Path) -> None:
-    if Path.cwd().is_relative_to(folder.resolve()):
-        raise UserError(f"--force would remove the current folder's files; {folder} is it or holds it")
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def _is_finished(folder: Path) -> bool:

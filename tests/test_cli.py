@@ -46,8 +46,9 @@ class Experiment(types.ModuleType):
         self.calls = []
         self.error = None
 
-    def run(self, recipe, folder, *, resume, quiet):
+    def run(self, recipe, folder, *, resume, force, quiet):
         self.calls.append((recipe, folder, resume, quiet))
+        self.force = force
         (folder / "recipe.toml").write_text(to_toml(recipe))
         if self.error:
             raise self.error
@@ -207,8 +208,10 @@ def test_a_finished_folder_is_safe(experiment):
     resumed = kbl("run", "tiny.toml", "--out", "there", "--resume")
     assert (resumed.exit_code, "is finished" in resumed.stdout) == (0, True)
     assert len(experiment.calls) == 1
+    assert not experiment.force
     assert kbl("run", "tiny.toml", "--out", "there", "--force").exit_code == 0
-    assert not Path("there/old").exists()
+    assert experiment.force
+    assert Path("there/old").exists(), "what is there is for the experiment to remove"
 
 
 def test_an_unfinished_folder_is_gone_on_with_or_replaced(experiment):

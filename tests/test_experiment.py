@@ -1,6 +1,7 @@
 """From a recipe to a run folder, and evaluations of what others trained."""
 
 import json
+import shutil
 import tomllib
 
 import keras
@@ -180,6 +181,20 @@ def finished(tmp_path_factory):
     result = experiment.run(tiny(folder.parent / "tiny.toml"), folder, quiet=True)
     keras.config.set_dtype_policy(before)
     return folder, result
+
+
+def test_an_earlier_run_stays_until_the_next_can_start(finished, tmp_path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    (folder / "substitute").mkdir()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    source = folder.parent / "tiny.toml"
+    source.write_text(RECIPE)
+    with pytest.raises(UserError, match="There is no file"):
+        experiment.run(tiny(source, "data.name=nosuch.npz"), folder, force=True, quiet=True)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    experiment.run(tiny(source, "evaluation.attacks=[]"), folder, force=True, quiet=True)
+    assert {file.name for file in folder.iterdir()} == FILES - {"gallery.npz", "features.npz"}
 
 
 def one_line(error) -> str:

@@ -52,7 +52,7 @@ def run(
     try:
         from kbl import experiment
 
-        result = experiment.run(chosen, folder, resume=resume, quiet=quiet)
+        result = experiment.run(chosen, folder, resume=resume, force=force, quiet=quiet)
     except KeyboardInterrupt:
         changes = [word for change in set_ or () for word in ("--set", change)]
         again = ["kbl", "run", recipe, "--backend", backend, *changes, "--out", str(folder), "--resume"]
