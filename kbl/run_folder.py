@@ -49,13 +49,23 @@ def prepare(
         if not earlier:
             return _new(recipe.name, backend), False
         out = next((folder for folder in earlier if not _is_finished(folder)), earlier[0])
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out: expected a folder, received the file {out}")
     is_used = out.is_dir() and any(out.iterdir())
     if is_used:
         _check_use(recipe, out, resume=resume, force=force)
-    out.mkdir(parents=True, exist_ok=True)
+    make(out)
     return out, resume and is_used
+
+
+def make(out: Path) -> None:
+    """Make the folder that the user asks for, where there is none.
+
+    Raises:
+        UserError: it is a file.
+        OSError: it cannot be made.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out: expected a folder, received the file {out}")
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def empty(folder: Path) -> None:

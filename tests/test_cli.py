@@ -262,7 +262,11 @@ def test_resume_finds_the_newest_unfinished_run(experiment):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--out", "tiny.toml"], "expected a folder"),
+        (["--out", "tiny.toml"], "--out: expected a folder, received the file tiny.toml"),
+        (
+            ["--out", "tiny.toml/sub"],
+            "Not a directory: tiny.toml/sub; give a path that can be read and written",
+        ),
         (["--out", ".", "--force"], "holds files but no run of kbl"),
         (["--out", "a", "--force", "--resume"], "give one of them"),
         (["--force"], "without --out"),
@@ -272,7 +276,37 @@ def test_folders_that_are_refused(experiment, folder, words, message):
     done = kbl("run", "tiny.toml", *words)
     assert done.exit_code == 2
     assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert (folder / "tiny.toml").is_file()
+    assert not experiment.calls
+
+
+@pytest.mark.parametrize("option", ["--out", "--json", "--html", "--markdown"])
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a folder that takes no files, whoever asks")
+def test_where_nothing_can_be_written(experiment, option):
+    """Said before the work is done."""
+    kbl("run", "tiny.toml", "--out", "there")
+    words = {"--out": ["run", "tiny.toml"], "--json": ["eval", "there"]}.get(option, ["report", "there"])
+    done = kbl(*words, option, "/proc/new")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "/proc/new" in done.stderr
+    assert "No such file or directory" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert len(experiment.calls) == 1
+
+
+@pytest.mark.parametrize("file", ["there", "nowhere/page"])
+@pytest.mark.parametrize("option", ["--html", "--markdown"])
+def test_report_refuses(experiment, option, file):
+    kbl("run", "tiny.toml", "--out", "there")
+    done = kbl("report", "there", option, file)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"{option}: expected a file in a folder that exists, received {file}" in done.stderr
+
+
+def test_errors_that_name_no_file_are_not_hidden(experiment):
+    experiment.error = OSError("the library cannot be loaded")
+    assert isinstance(kbl("run", "tiny.toml").exception, OSError)
 
 
 def test_force_never_empties_the_current_folder(experiment, folder):

@@ -353,5 +353,11 @@ def test_the_shell(file, tmp_path, monkeypatch) -> None:
     failed = CliRunner().invoke(app, words)
     assert failed.exit_code == 2
     assert "1 of 1 runs failed" in failed.output
+    refused = CliRunner().invoke(app, ["run", str(file), "--out", str(file)])
+    assert refused.exit_code == 2
+    assert f"--out: expected a folder, received the file {file}" in refused.output
+    inside = CliRunner().invoke(app, ["run", str(file), "--out", str(file / "sub")])
+    assert inside.exit_code == 2
+    assert f"Not a directory: {file / 'sub'}; give a path that can be read and written" in inside.output
     with pytest.raises(UserError, match="holds no suite"):
         read_suite(tmp_path)

@@ -71,7 +71,7 @@ def _run_suite(
     planned = plan(suite, changes)
     backend = backend_choice.choose(backend, planned.chosen[0].recipe.backend)
     folder = out or run_folder.RUNS / f"{planned.suite.name}-{planned.scale}-{backend}"
-    folder.mkdir(parents=True, exist_ok=True)
+    run_folder.make(folder)
     if not quiet:
         typer.echo(f"Writing to {folder} (backend: {backend}). {planned.note}")
     from kbl import suite as suites
