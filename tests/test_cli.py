@@ -339,7 +339,7 @@ def test_eval_takes_the_newest_run(experiment):
     done = kbl("eval", *words)
     assert done.exit_code == 0, done.output
     path, data, attacks, samples, quiet = experiment.calls[-1]
-    assert (path, data, samples, quiet) == (Path("runs/tiny-torch"), "my.npz", 9, True)
+    assert (path, data, samples, quiet) == (Path("runs/tiny-torch"), str(Path("my.npz").absolute()), 9, True)
     assert attacks[0].restarts == 3
     assert json.loads(Path("out.json").read_text()) == RESULT
     assert sorted(path.name for path in Path().iterdir()) == ["out.json", "runs", "tiny.toml"]

@@ -1,6 +1,7 @@
 """From a recipe to a run folder, and evaluations of what others trained."""
 
 import json
+import pathlib
 import shutil
 import tomllib
 
@@ -213,6 +214,23 @@ def test_evaluate_a_run_again(finished) -> None:
     other = experiment.evaluate(folder, attacks=[attack], samples=4, quiet=True)
     assert other["examples"] == 4
     assert [(a["label"], a["parameters"]["epsilon"]) for a in other["attacks"]] == [("BIM-2", 0.2)]
+
+
+def test_a_run_on_a_file_is_evaluated_from_anywhere(tmp_path, monkeypatch) -> None:
+    digits = data.load("digits", 24)
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    arrays = {key: getattr(digits, key) for key in ("x_train", "y_train", "x_test", "y_test")}
+    np.savez("mine.npz", **arrays)
+    pathlib.Path("tiny.toml").write_text(RECIPE)
+    chosen = tiny("tiny.toml", "data.name=mine.npz")
+    pathlib.Path("run").mkdir()
+    result = experiment.run(chosen, pathlib.Path("run"), quiet=True)
+    monkeypatch.chdir(tmp_path / "there")
+    again = experiment.evaluate(pathlib.Path("../here/run"), quiet=True)
+    assert again["robust"] == result["robust"]
+    assert recipe.difference(chosen, pathlib.Path("../here/run/recipe.toml")) == ""
 
 
 def test_evaluate_a_bare_file(finished) -> None:

@@ -335,8 +335,13 @@ def test_attack_from_text():
         attack_from_text("pgd")
 
 
-def test_data_name_from_text():
-    assert data_name_from_text("my/own.npz") == "my/own.npz"
+def test_data_name_from_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert data_name_from_text("mnist") == "mnist"
+    assert data_name_from_text("x/../my/own.npz") == str(pathlib.Path.cwd() / "my" / "own.npz")
+    assert data_name_from_text("~/own.npz") == "/home/me/own.npz"
+    assert data_name_from_text("/own.npz") == "/own.npz"
     with pytest.raises(RecipeError, match=r'--data: expected .* did you mean "digits"\?'):
         data_name_from_text("digit")
 

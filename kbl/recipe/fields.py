@@ -1,5 +1,6 @@
 """The kinds of values that a recipe holds, and the table that refuses unknown keys."""
 
+import os.path
 from fractions import Fraction
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -24,8 +25,10 @@ def to_number(value: Any) -> Any:
 
 
 def _check_data_name(name: str) -> str:
-    if name in ("digits", "mnist", "cifar10", "cifar100") or name.endswith(".npz"):
+    if name in ("digits", "mnist", "cifar10", "cifar100"):
         return name
+    if name.endswith(".npz"):  # whole, so that a run finds its data again wherever it is called from
+        return os.path.abspath(os.path.expanduser(name))
     raise _expected("'digits', 'mnist', 'cifar10', 'cifar100' or a path ending in '.npz'")
 
 
