@@ -263,7 +263,7 @@ def test_values_outside_their_range():
     assert set(found) == set(changes)
     assert 'did you mean "mnist"?' in found["data.name"]
     assert found["name"].startswith(
-        "expected letters, digits and any of . _ - (the folder of the run is called so), "
+        "expected letters, digits and any of . _ - (it names the folder of the run), "
     )
 
 

@@ -23,10 +23,8 @@ class Commands(TyperGroup):
         except DivergenceError as error:
             message, code = str(error), 3
         except OSError as error:
-            if (
-                error.filename is None or error.strerror is None
-            ):  # not about a file that the user may have named
-                raise
+            if error.filename is None or error.strerror is None:
+                raise  # not about a file, so no path mends it
             message = f"{error.strerror}: {error.filename}; give a path that can be read and written"
             code = 2
         except KeyboardInterrupt as stop:

@@ -35,7 +35,7 @@ def _check_data_name(name: str) -> str:
 def _check_name(name: str) -> str:
     if name.replace("-", "").replace(".", "").replace("_", "").isalnum() and name[0] != ".":
         return name
-    raise _expected("letters, digits and any of . _ - (the folder of the run is called so)")
+    raise _expected("letters, digits and any of . _ - (it names the folder of the run)")
 
 
 Number = Annotated[float, BeforeValidator(to_number)]
