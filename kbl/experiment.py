@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from kbl import backend, evaluation, feature_picture, gallery, purification, report
+from kbl import backend, evaluation, feature_picture, gallery, purification, report, run_folder
 from kbl import recipe as recipes
 from kbl.data import load as load_data
 from kbl.errors import UserError
@@ -19,19 +19,22 @@ from kbl.files import atomic, write_text
 from kbl.fitting import inside, train
 from kbl.from_recipe import chosen, to_attacks
 from kbl.judging import judge, warned_of_overfitting, with_substitute
-from kbl.saved_model import load_network
+from kbl.saved_model import have_same_weights, load_network
 from kbl.training import Recorder
 
 _RECORDS = "evaluation.progress.jsonl"
 
 
-def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+def run(
+    recipe: recipes.Recipe, folder: Path, *, resume: bool = False, force: bool = False, quiet: bool = False
+) -> dict[str, Any]:
     """Train, evaluate and report; return the content of ``evaluation.json``.
 
     Args:
         recipe: what to do.
         folder: an existing folder to write to.
-        resume: go on from the folder's checkpoint, if there is one.
+        resume: go on from the folder's checkpoint, if there is one; it is of this recipe.
+        force: empty the folder, once the data are read: what cannot start takes no earlier run away.
         quiet: draw no progress.
 
     Raises:
@@ -44,10 +47,9 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
     keras.config.set_dtype_policy(recipe.training.precision)
     backend.allow_tf32(recipe.training.tf32)
     dataset = load_data(recipe.data.name, recipe.data.limit)
-    described = folder / "recipe.toml"
-    if resume and holds_another(recipe, folder):
-        raise UserError(f"the recipe differs from {described}: go on with that one, or begin another run")
-    write_text(described, recipes.to_toml(recipe))
+    if force:
+        run_folder.empty(folder)
+    write_text(folder / "recipe.toml", recipes.to_toml(recipe))
     environment = _environment(recipe, started)
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
     model = train(recipe, dataset, folder, resume=resume, quiet=quiet)
@@ -94,12 +96,6 @@ def run(recipe: recipes.Recipe, folder: Path, *, resume: bool = False, quiet: bo
     return result.to_dict()
 
 
-def holds_another(recipe: recipes.Recipe, folder: Path) -> bool:
-    """Tell whether a folder holds the run of another recipe."""
-    described = folder / "recipe.toml"
-    return described.is_file() and described.read_text(encoding="utf-8") != recipes.to_toml(recipe)
-
-
 def _train_substitute(
     recipe: recipes.Recipe, seed: int, dataset: Any, folder: Path, *, resume: bool, quiet: bool
 ) -> Any:
@@ -144,7 +140,8 @@ def evaluate(
         quiet: draw no progress.
 
     Raises:
-        UserError: the file is no model that Keras' safe mode loads, or data or attacks are missing or do not fit.
+        UserError: the file is no model that Keras' safe mode loads, or data or attacks are missing or do not fit, or
+            the substitute is the model itself.
     """
     settings, recipe = recipes.Evaluation(), None
     if (path / "recipe.toml").is_file():
@@ -164,13 +161,19 @@ def evaluate(
     changes |= {"detect": detect, "reject_below": reject_below, "certified_epsilon": certified_epsilon}
     try:
         network = _load(path, dataset, scale)
+        other = None if substitute is None else _load(substitute, dataset, scale)
+        if other is not None and have_same_weights(network, other):
+            raise UserError(
+                f"--substitute: expected a network trained independently. Received: {substitute}, whose weights are "
+                f"those of {path}; train another one, such as by kbl run … --set training.seed=1"
+            )
         result = judge(
             network,
             dataset,
             settings.model_copy(update=changes),
             to_attacks(described, network),
             Console(quiet=quiet),
-            substitute=None if substitute is None else _load(substitute, dataset, scale),
+            substitute=other,
             records=records,
             resume=resume,
         )

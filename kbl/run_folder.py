@@ -3,10 +3,12 @@
 import itertools
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 from kbl.errors import UserError
+from kbl.recipe import Recipe, difference
 
 RUNS = Path("runs")
 
@@ -19,39 +21,60 @@ class AlreadyFinished(Exception):  # noqa: N818 - good news is no error
         super().__init__(f"{folder} is finished, there is nothing to resume")
 
 
-def prepare(name: str, backend: str, *, out: Path | None, resume: bool, force: bool) -> tuple[Path, bool]:
+def prepare(
+    recipe: Recipe, backend: str, *, out: Path | None, resume: bool, force: bool
+) -> tuple[Path, bool]:
     """Make the folder of a run.
 
     Args:
-        name: the recipe's name.
+        recipe: what shall be run.
         backend: the backend's name.
         out: the folder that the user asks for; None takes `runs/<name>-<backend>`, numbered where it exists.
         resume: go on with the folder's run, or the newest unfinished one; where there is none, begin one.
-        force: remove what a run has left in the folder.
+        force: allow a folder that holds a run, which `empty` then removes.
 
     Returns:
         The folder, which exists, and whether it holds a run to go on with.
 
     Raises:
         AlreadyFinished: the run to resume is finished.
-        UserError: the folder holds something that may not be overwritten.
+        UserError: the folder holds something that may not be overwritten, or the run to resume is of another recipe.
     """
     if resume and force:
         raise UserError("--resume goes on with a run and --force removes it; give one of them")
     if force and out is None:
         raise UserError("--force replaces the folder given by --out; without --out a run gets a new folder")
     if out is None:
-        earlier = _runs_of(name, backend) if resume else []
+        earlier = _runs_of(recipe.name, backend) if resume else []
         if not earlier:
-            return _new(name, backend), False
+            return _new(recipe.name, backend), False
         out = next((folder for folder in earlier if not _is_finished(folder)), earlier[0])
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out: expected a folder, received the file {out}")
     is_used = out.is_dir() and any(out.iterdir())
     if is_used:
-        _make_way(out, resume=resume, force=force)
-    out.mkdir(parents=True, exist_ok=True)
+        _check_use(recipe, out, resume=resume, force=force)
+    make(out)
     return out, resume and is_used
+
+
+def make(out: Path) -> None:
+    """Make the folder that the user asks for, where there is none.
+
+    Raises:
+        UserError: it is a file.
+        OSError: it cannot be made.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out: expected a folder, received the file {out}")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def empty(folder: Path) -> None:
+    """Remove all that a folder holds."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def newest_model() -> Path:
@@ -109,30 +132,23 @@ def _new(name: str, backend: str) -> Path:
     raise AssertionError("unreachable")
 
 
-def _make_way(folder: Path, *, resume: bool, force: bool) -> None:
-    """Check that a folder with files in it may be used; with `force`, remove them."""
+def _check_use(recipe: Recipe, folder: Path, *, resume: bool, force: bool) -> None:
+    """Check that a folder with files in it may be used."""
     if not any((folder / name).is_file() for name in ("recipe.toml", "evaluation.json")):
         raise UserError(f"{folder} holds files but no run of kbl; give another folder by --out")
     finished = _is_finished(folder)
+    if resume and (told := difference(recipe, folder / "recipe.toml")):
+        again = shlex.join(["kbl", "run", str(folder / "recipe.toml"), "--out", str(folder), "--resume"])
+        raise UserError(f"{told}: go on with that one by {again}, or begin another run by another --out")
     if resume and finished:
         raise AlreadyFinished(folder)
-    if force:
-        _empty(folder)
-    elif not resume:
+    if force and Path.cwd().is_relative_to(folder.resolve()):
+        raise UserError(f"--force would remove the current folder's files; {folder} is it or holds it")
+    if not resume and not force:
         state, way = ("a finished", "") if finished else ("an unfinished", "--resume to go on with it, ")
         raise UserError(
             f"{folder} holds {state} run; give {way}--force to replace it, or another folder by --out"
         )
-
-
-def _empty(folder: Path) -> None:
-    if Path.cwd().is_relative_to(folder.resolve()):
-        raise UserError(f"--force would remove the current folder's files; {folder} is it or holds it")
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def _is_finished(folder: Path) -> bool:

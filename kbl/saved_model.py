@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from kbl.errors import UserError
 from kbl.training import RobustModel
@@ -30,3 +31,9 @@ def load_network(path: Path) -> Any:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path} is not a Keras model that can be loaded safely: {reason}") from error
     return model.network if isinstance(model, RobustModel) else model
+
+
+def have_same_weights(network: Any, other: Any) -> bool:
+    """Tell whether two networks have equal weights, one by one."""
+    pair = [each.get_weights() for each in (network, other)]
+    return len(pair[0]) == len(pair[1]) and all(map(np.array_equal, *pair))

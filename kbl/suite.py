@@ -10,7 +10,7 @@ from rich.console import Console
 from kbl import evaluation, experiment, report
 from kbl.errors import DivergenceError, UserError
 from kbl.files import write_text
-from kbl.recipe import Plan, Planned
+from kbl.recipe import Plan, Planned, difference
 
 _FAILURE = "failure.txt"
 
@@ -34,8 +34,8 @@ def run(plan: Plan, folder: Path, *, quiet: bool = False) -> list[str]:
     failed = []
     for number, planned in enumerate(plan.chosen, 1):
         place = folder / planned.folder
-        if experiment.holds_another(planned.recipe, place):
-            failed.append(f"{planned.folder}: {_another(place)}")
+        if another := _another(planned, place):
+            failed.append(f"{planned.folder}: {another}")
             continue
         if (place / "report.html").is_file():
             continue
@@ -83,10 +83,10 @@ def measured(plan: Plan, folder: Path) -> dict[str, Any]:
     }
 
 
-def _another(place: Path) -> str:
-    return (
-        f"the recipe differs from {place / 'recipe.toml'}: remove that folder, or give another one by --out"
-    )
+def _another(planned: Planned, place: Path) -> str:
+    """Say that a folder holds the run of another recipe; nothing where it does not."""
+    told = difference(planned.recipe, place / "recipe.toml")
+    return told and f"{told}: remove that folder, or give another one by --out"
 
 
 def _measured(planned: Planned, place: Path, measures: Any) -> dict[str, Any]:
@@ -100,8 +100,8 @@ def _measured(planned: Planned, place: Path, measures: Any) -> dict[str, Any]:
         "recipe": planned.recipe.model_dump(mode="json"),
         "state": "missing",
     }
-    if experiment.holds_another(planned.recipe, place):
-        return {**described, "state": "failed", "failure": _another(place)}
+    if another := _another(planned, place):
+        return {**described, "state": "failed", "failure": another}
     if (place / _FAILURE).is_file():
         failure = (place / _FAILURE).read_text(encoding="utf-8").strip()
         return {**described, "state": "failed", "failure": failure}

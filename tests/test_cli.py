@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from kbl import DivergenceError, backend_choice
 from kbl.cli import app
+from kbl.recipe import to_toml
 
 pytestmark = pytest.mark.once
 
@@ -45,9 +46,10 @@ class Experiment(types.ModuleType):
         self.calls = []
         self.error = None
 
-    def run(self, recipe, folder, *, resume, quiet):
+    def run(self, recipe, folder, *, resume, force, quiet):
         self.calls.append((recipe, folder, resume, quiet))
-        (folder / "recipe.toml").write_text("")
+        self.force = force
+        (folder / "recipe.toml").write_text(to_toml(recipe))
         if self.error:
             raise self.error
         (folder / "model.keras").write_text("")
@@ -206,8 +208,10 @@ def test_a_finished_folder_is_safe(experiment):
     resumed = kbl("run", "tiny.toml", "--out", "there", "--resume")
     assert (resumed.exit_code, "is finished" in resumed.stdout) == (0, True)
     assert len(experiment.calls) == 1
+    assert not experiment.force
     assert kbl("run", "tiny.toml", "--out", "there", "--force").exit_code == 0
-    assert not Path("there/old").exists()
+    assert experiment.force
+    assert Path("there/old").exists(), "what is there is for the experiment to remove"
 
 
 def test_an_unfinished_folder_is_gone_on_with_or_replaced(experiment):
@@ -218,6 +222,24 @@ def test_an_unfinished_folder_is_gone_on_with_or_replaced(experiment):
     assert "--resume" in kbl("run", "tiny.toml", "--out", "there").stderr
     assert kbl("run", "tiny.toml", "--out", "there", "--resume").exit_code == 0
     assert [call[2] for call in experiment.calls] == [False, True]
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt()], ids=["finished", "unfinished"])
+def test_another_recipe_is_not_gone_on_with(experiment, error):
+    """Neither is a finished run of other settings taken for the one that was asked for."""
+    experiment.error = error
+    kbl("run", "tiny.toml", "--set", "training.epochs=5", "--out", "a b")
+    done = kbl("run", "tiny.toml", "--set", "data.limit=9", "--out", "a b", "--resume")
+    assert done.exit_code == 2
+    assert done.stderr.strip() == (
+        f"kbl: the recipe differs from {Path('a b/recipe.toml')} in data.limit (nothing there, 9 here), "
+        "training.epochs (5 there, 1 here): go on with that one by kbl run 'a b/recipe.toml' --out 'a b' --resume, "
+        "or begin another run by another --out"
+    )
+    assert len(experiment.calls) == 1
+    experiment.error = None
+    assert kbl("run", "a b/recipe.toml", "--out", "a b", "--resume").exit_code == 0
+    assert len(experiment.calls) == (1 if error is None else 2)
 
 
 def test_resume_finds_the_newest_unfinished_run(experiment):
@@ -240,7 +262,11 @@ def test_resume_finds_the_newest_unfinished_run(experiment):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--out", "tiny.toml"], "expected a folder"),
+        (["--out", "tiny.toml"], "--out: expected a folder, received the file tiny.toml"),
+        (
+            ["--out", "tiny.toml/sub"],
+            "Not a directory: tiny.toml/sub; give a path that can be read and written",
+        ),
         (["--out", ".", "--force"], "holds files but no run of kbl"),
         (["--out", "a", "--force", "--resume"], "give one of them"),
         (["--force"], "without --out"),
@@ -250,7 +276,37 @@ def test_folders_that_are_refused(experiment, folder, words, message):
     done = kbl("run", "tiny.toml", *words)
     assert done.exit_code == 2
     assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert (folder / "tiny.toml").is_file()
+    assert not experiment.calls
+
+
+@pytest.mark.parametrize("option", ["--out", "--json", "--html", "--markdown"])
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a folder that takes no files, whoever asks")
+def test_where_nothing_can_be_written(experiment, option):
+    """Said before the work is done."""
+    kbl("run", "tiny.toml", "--out", "there")
+    words = {"--out": ["run", "tiny.toml"], "--json": ["eval", "there"]}.get(option, ["report", "there"])
+    done = kbl(*words, option, "/proc/new")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "/proc/new" in done.stderr
+    assert "No such file or directory" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert len(experiment.calls) == 1
+
+
+@pytest.mark.parametrize("file", ["there", "nowhere/page"])
+@pytest.mark.parametrize("option", ["--html", "--markdown"])
+def test_report_refuses(experiment, option, file):
+    kbl("run", "tiny.toml", "--out", "there")
+    done = kbl("report", "there", option, file)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"{option}: expected a file in a folder that exists, received {file}" in done.stderr
+
+
+def test_errors_that_name_no_file_are_not_hidden(experiment):
+    experiment.error = OSError("the library cannot be loaded")
+    assert isinstance(kbl("run", "tiny.toml").exception, OSError)
 
 
 def test_force_never_empties_the_current_folder(experiment, folder):
@@ -283,7 +339,7 @@ def test_eval_takes_the_newest_run(experiment):
     done = kbl("eval", *words)
     assert done.exit_code == 0, done.output
     path, data, attacks, samples, quiet = experiment.calls[-1]
-    assert (path, data, samples, quiet) == (Path("runs/tiny-torch"), "my.npz", 9, True)
+    assert (path, data, samples, quiet) == (Path("runs/tiny-torch"), str(Path("my.npz").absolute()), 9, True)
     assert attacks[0].restarts == 3
     assert json.loads(Path("out.json").read_text()) == RESULT
     assert sorted(path.name for path in Path().iterdir()) == ["out.json", "runs", "tiny.toml"]

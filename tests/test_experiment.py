@@ -1,6 +1,8 @@
 """From a recipe to a run folder, and evaluations of what others trained."""
 
 import json
+import pathlib
+import shutil
 import tomllib
 
 import keras
@@ -182,6 +184,20 @@ def finished(tmp_path_factory):
     return folder, result
 
 
+def test_an_earlier_run_stays_until_the_next_can_start(finished, tmp_path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    (folder / "substitute").mkdir()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    source = folder.parent / "tiny.toml"
+    source.write_text(RECIPE)
+    with pytest.raises(UserError, match="There is no file"):
+        experiment.run(tiny(source, "data.name=nosuch.npz"), folder, force=True, quiet=True)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    experiment.run(tiny(source, "evaluation.attacks=[]"), folder, force=True, quiet=True)
+    assert {file.name for file in folder.iterdir()} == FILES - {"gallery.npz", "features.npz"}
+
+
 def one_line(error) -> str:
     text = str(error.value)
     assert "\n" not in text
@@ -200,6 +216,23 @@ def test_evaluate_a_run_again(finished) -> None:
     assert [(a["label"], a["parameters"]["epsilon"]) for a in other["attacks"]] == [("BIM-2", 0.2)]
 
 
+def test_a_run_on_a_file_is_evaluated_from_anywhere(tmp_path, monkeypatch) -> None:
+    digits = data.load("digits", 24)
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    arrays = {key: getattr(digits, key) for key in ("x_train", "y_train", "x_test", "y_test")}
+    np.savez("mine.npz", **arrays)
+    pathlib.Path("tiny.toml").write_text(RECIPE)
+    chosen = tiny("tiny.toml", "data.name=mine.npz")
+    pathlib.Path("run").mkdir()
+    result = experiment.run(chosen, pathlib.Path("run"), quiet=True)
+    monkeypatch.chdir(tmp_path / "there")
+    again = experiment.evaluate(pathlib.Path("../here/run"), quiet=True)
+    assert again["robust"] == result["robust"]
+    assert recipe.difference(chosen, pathlib.Path("../here/run/recipe.toml")) == ""
+
+
 def test_evaluate_a_bare_file(finished) -> None:
     folder, _ = finished
     path, attack = folder / "model.keras", recipe.attack_from_text("fgsm:epsilon=0.1")
@@ -210,6 +243,23 @@ def test_evaluate_a_bare_file(finished) -> None:
         experiment.evaluate(path, attacks=[attack])
     with pytest.raises(UserError, match="give some by --attack"):
         experiment.evaluate(path, data="digits")
+
+
+def test_a_network_is_no_substitute_for_itself(finished, tmp_path) -> None:
+    folder, _ = finished
+    copied = tmp_path / "copy.keras"
+    copied.write_bytes((folder / "model.keras").read_bytes())
+    for substitute in (folder, copied):
+        with pytest.raises(
+            UserError, match="--substitute: expected a network trained independently"
+        ) as error:
+            experiment.evaluate(folder, substitute=substitute, quiet=True)
+        assert f"Received: {substitute}, whose weights are those of {folder}" in one_line(error)
+    network = keras.saving.load_model(copied)
+    network.set_weights([0.5 * weight for weight in network.get_weights()])
+    network.save(copied)
+    result = experiment.evaluate(folder, substitute=copied, samples=6, diagnostics=False, quiet=True)
+    assert result["transfer"]["substitute"] == str(copied)
 
 
 def test_evaluate_a_robust_model_file(finished, tmp_path) -> None:

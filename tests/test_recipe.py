@@ -12,6 +12,7 @@ from kbl.recipe import (
     RecipeError,
     attack_from_text,
     data_name_from_text,
+    difference,
     find,
     is_suite,
     load,
@@ -76,6 +77,25 @@ def test_a_recipe_is_frozen():
 def test_resolved_text_reads_back_as_the_same_recipe(change):
     recipe = parse(VALID, [change] if change else [])
     assert parse(to_toml(recipe), name="other") == recipe
+
+
+def test_what_a_recipe_differs_in(tmp_path):
+    recipe, file = parse(VALID), tmp_path / "recipe.toml"
+    assert difference(recipe, file) == ""
+    file.write_text(to_toml(recipe), encoding="utf-8")
+    assert difference(recipe, file) == ""
+    other = parse(VALID, ["backend=jax", "evaluation.epsilons=[0.1]", "evaluation.attacks.1.steps=7"])
+    assert difference(other, file) == (
+        f'the recipe differs from {file} in backend (nothing there, "jax" here), evaluation.epsilons ([] there, '
+        "[0.1] here), evaluation.attacks.1.steps (20 there, 7 here)"
+    )
+    many = [
+        f"training.{key}=0.5" for key in ("learning_rate", "momentum", "weight_decay", "validation_split")
+    ]
+    many += ["training.seed=1", "training.weight_averaging=0.5"]
+    assert difference(parse(VALID, many), file).endswith(" and 1 more")
+    file.write_text("x == 1")
+    assert difference(recipe, file).startswith(f"the recipe differs from {file}, which is not valid TOML: ")
 
 
 def test_every_fault_is_listed():
@@ -177,6 +197,12 @@ def test_a_diagonal_covariance_has_no_squared_distances():
             "evaluation.reject_below",
             "is measured at the ε of an attack; give evaluation.attacks one with an ε above 0",
         ),
+        (
+            ["evaluation.substitute={seed = 0}"],
+            "evaluation.substitute.seed",
+            "trains the network itself again, and attacks on it are no black box; take another seed",
+        ),
+        (["evaluation.substitute={seed = 3}", "training.seed=3"], "evaluation.substitute.seed", "trains the"),
     ],
 )
 def test_what_would_only_fail_later(changes, key, told):
@@ -243,6 +269,9 @@ def test_values_outside_their_range():
     found = faults(VALID, *(f"{key}={value}" for key, value in changes.items()))
     assert set(found) == set(changes)
     assert 'did you mean "mnist"?' in found["data.name"]
+    assert found["name"].startswith(
+        "expected letters, digits and any of . _ - (it names the folder of the run), "
+    )
 
 
 def test_the_gaussian_head_is_demanded_in_python_too():
@@ -313,8 +342,13 @@ def test_attack_from_text():
         attack_from_text("pgd")
 
 
-def test_data_name_from_text():
-    assert data_name_from_text("my/own.npz") == "my/own.npz"
+def test_data_name_from_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert data_name_from_text("mnist") == "mnist"
+    assert data_name_from_text("x/../my/own.npz") == str(pathlib.Path.cwd() / "my" / "own.npz")
+    assert data_name_from_text("~/own.npz") == "/home/me/own.npz"
+    assert data_name_from_text("/own.npz") == "/own.npz"
     with pytest.raises(RecipeError, match=r'--data: expected .* did you mean "digits"\?'):
         data_name_from_text("digit")
 

@@ -113,6 +113,10 @@ def test_what_a_suite_plans(file) -> None:
         (1, 1, 3),
     ]
     assert len(both.runs) == 6
+    assert both.note == "the paper's settings; changed by --set: training.epochs = 3"
+    assert plan(file, ["seeds=[2, 3]", "data.limit=none", "backend=jax"]).note == (
+        'the paper\'s settings; changed by --set: seeds = [2, 3], data.limit = nothing, backend = "jax"'
+    )
 
 
 def test_one_seed_or_id_needs_no_list(file) -> None:
@@ -321,8 +325,14 @@ def test_a_suite_runs_fails_goes_on_and_reports(file, tmp_path) -> None:
     # Under other settings what is there is not taken for their result.
     changed = plan(file, ["scale=cpu", "only=plain", "training.learning_rate=0.1"])
     [told] = suites.run(changed, folder, quiet=True)
+    assert "changed by --set: training.learning_rate = 0.1." in (folder / "table.md").read_text(
+        encoding="utf-8"
+    )
     assert told.startswith("plain-seed0: the recipe differs from ")
-    assert told.endswith("plain-seed0/recipe.toml: remove that folder, or give another one by --out")
+    assert told.endswith(
+        "plain-seed0/recipe.toml in training.learning_rate (0.004 there, 0.1 here): "
+        "remove that folder, or give another one by --out"
+    )
     content = json.loads((folder / "suite.json").read_text(encoding="utf-8"))
     assert {run["folder"]: run["state"] for run in content["runs"]} == {
         "plain-seed0": "failed",
@@ -350,5 +360,11 @@ def test_the_shell(file, tmp_path, monkeypatch) -> None:
     failed = CliRunner().invoke(app, words)
     assert failed.exit_code == 2
     assert "1 of 1 runs failed" in failed.output
+    refused = CliRunner().invoke(app, ["run", str(file), "--out", str(file)])
+    assert refused.exit_code == 2
+    assert f"--out: expected a folder, received the file {file}" in refused.output
+    inside = CliRunner().invoke(app, ["run", str(file), "--out", str(file / "sub")])
+    assert inside.exit_code == 2
+    assert f"Not a directory: {file / 'sub'}; give a path that can be read and written" in inside.output
     with pytest.raises(UserError, match="holds no suite"):
         read_suite(tmp_path)

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kbl.cli.shared import BackendOption, QuietOption, show
-from kbl.errors import UserError
+from kbl.cli.shared import BackendOption, QuietOption, check_file, show
 from kbl.files import write_text
 
 
@@ -71,8 +70,7 @@ def evaluate(
         text if text in ("standard", "paper") else recipe.attack_from_text(text) for text in attack or ()
     ]
     data = recipe.data_name_from_text(data) if data else None
-    if json_file and (json_file.is_dir() or not json_file.parent.is_dir()):
-        raise UserError(f"--json: expected a file in a folder that exists, received {json_file}")
+    check_file("--json", json_file)
     path = run_folder.find_model(model) if model else run_folder.newest_model()
     substitute = run_folder.find_model(substitute) if substitute else None
     backend = backend_choice.choose(backend)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kbl.cli.shared import check_file
 from kbl.files import write_text
 
 
@@ -16,6 +17,8 @@ def report(
     ] = None,
 ) -> None:
     """Compare runs in one table, or render a suite's table and figures."""
+    check_file("--html", html)
+    check_file("--markdown", markdown)
     from rich.console import Console
 
     from kbl.report import compare, read_suite, suite_markdown, write_suite

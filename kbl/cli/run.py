@@ -43,7 +43,7 @@ def run(
     chosen = load(recipe, set_ or ())
     backend = backend_choice.choose(backend, chosen.backend)
     try:
-        folder, resume = run_folder.prepare(chosen.name, backend, out=out, resume=resume, force=force)
+        folder, resume = run_folder.prepare(chosen, backend, out=out, resume=resume, force=force)
     except run_folder.AlreadyFinished as finished:
         typer.echo(str(finished))
         return
@@ -52,7 +52,7 @@ def run(
     try:
         from kbl import experiment
 
-        result = experiment.run(chosen, folder, resume=resume, quiet=quiet)
+        result = experiment.run(chosen, folder, resume=resume, force=force, quiet=quiet)
     except KeyboardInterrupt:
         changes = [word for change in set_ or () for word in ("--set", change)]
         again = ["kbl", "run", recipe, "--backend", backend, *changes, "--out", str(folder), "--resume"]
@@ -71,7 +71,7 @@ def _run_suite(
     planned = plan(suite, changes)
     backend = backend_choice.choose(backend, planned.chosen[0].recipe.backend)
     folder = out or run_folder.RUNS / f"{planned.suite.name}-{planned.scale}-{backend}"
-    folder.mkdir(parents=True, exist_ok=True)
+    run_folder.make(folder)
     if not quiet:
         typer.echo(f"Writing to {folder} (backend: {backend}). {planned.note}")
     from kbl import suite as suites

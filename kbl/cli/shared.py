@@ -1,6 +1,8 @@
 """What commands share: how they fail, options, what they print."""
 
+import tempfile
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
@@ -20,6 +22,11 @@ class Commands(TyperGroup):
             message, code = str(error), 2
         except DivergenceError as error:
             message, code = str(error), 3
+        except OSError as error:
+            if error.filename is None or error.strerror is None:
+                raise  # not about a file, so no path mends it
+            message = f"{error.strerror}: {error.filename}; give a path that can be read and written"
+            code = 2
         except KeyboardInterrupt as stop:
             message, code = str(stop) or "stopped", 130
         typer.echo(f"kbl: {message}", err=True)
@@ -30,6 +37,24 @@ BackendOption: TypeAlias = Annotated[
     str | None, typer.Option("--backend", metavar="NAME", help="torch, jax or tensorflow.")
 ]
 QuietOption: TypeAlias = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+
+
+def check_file(option: str, file: Path | None) -> None:
+    """Refuse a file that cannot be written, before the work that it is for.
+
+    Raises:
+        UserError: the file's folder is not there or takes no files, or the file is a folder.
+    """
+    if file is None:
+        return
+    if file.is_dir() or not file.parent.is_dir():
+        raise UserError(f"{option}: expected a file in a folder that exists, received {file}")
+    try:
+        tempfile.TemporaryFile(dir=file.parent).close()
+    except OSError as error:
+        raise UserError(
+            f"{option}: expected a folder that takes files, received {file} ({error.strerror}); give another"
+        ) from error
 
 
 def show(result: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from kbl.recipe.attacks import (
     TrainingAttack,
     UniformNoise,
 )
+from kbl.recipe.difference import difference
 from kbl.recipe.faults import RecipeError
 from kbl.recipe.load import attack_from_text, data_name_from_text, load, parse, radius_from_text
 from kbl.recipe.methods import (
@@ -95,6 +96,7 @@ __all__ = [
     "attack_from_text",
     "check",
     "data_name_from_text",
+    "difference",
     "find",
     "is_suite",
     "load",

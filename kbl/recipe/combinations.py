@@ -19,6 +19,7 @@ def combination_faults(recipe: Any) -> list[tuple[str, str]]:
         *_detection_faults(recipe),
         *_certificate_faults(recipe),
         *_purifier_faults(recipe),
+        *_substitute_faults(recipe),
     ]
 
 
@@ -125,6 +126,15 @@ def _purifier_faults(recipe: Any) -> list[tuple[str, str]]:
         "certified_epsilon": "purified images cannot be certified; leave it out",
     }
     return [(f"evaluation.{key}", why) for key, why in reasons.items() if _get(evaluation, key) is not None]
+
+
+def _substitute_faults(recipe: Any) -> list[tuple[str, str]]:
+    """A substitute that would be the network itself."""
+    seed, own = _get(recipe, "evaluation", "substitute", "seed"), _get(recipe, "training", "seed") or 0
+    if seed is None or seed != own:
+        return []
+    reason = "trains the network itself again, and attacks on it are no black box; take another seed than training.seed"
+    return [("evaluation.substitute.seed", reason)]
 
 
 def _attacks(recipe: Any) -> Sequence[Any]:

@@ -70,12 +70,12 @@ def _describe(fault: dict[str, Any], schema: Any) -> Fault:
             tag = fault["ctx"]["discriminator"].strip("'")
             key = f"{key}.{tag}".lstrip(".")
             choices, received = _names(kind), received.get(tag)
-            what = f"one of {', '.join(map(_show, choices))}"
+            what = f"one of {', '.join(map(show, choices))}"
         case _:
             what = _what(fault["msg"])
             choices = re.findall(r"'(\w[\w ]*)'", str(fault.get("ctx", {}).get("expected", "")))
     hint = nearest(received, choices) if isinstance(received, str) else ""
-    return Fault(key, f"expected {what}, received {_show(received)}{hint}")
+    return Fault(key, f"expected {what}, received {show(received)}{hint}")
 
 
 def _place(schema: Any, location: Iterable[int | str]) -> tuple[str, type[Section] | None, Any]:
@@ -124,7 +124,7 @@ def _required(kind: Any) -> str:
     """Say what a missing key takes."""
     choices = [choice for choice in get_args(kind) if isinstance(choice, str)]
     if choices:
-        return f"one of {', '.join(map(_show, choices))}"
+        return f"one of {', '.join(map(show, choices))}"
     return "a table" if _sections(kind) else {int: "an integer", float: "a number"}.get(kind, "a value")
 
 
@@ -136,7 +136,7 @@ def _what(message: str) -> str:
     return f"a number {what}" if what.startswith(("greater", "less")) else what.replace("a valid ", "a ")
 
 
-def _show(value: object) -> str:
+def show(value: object) -> str:
     """Write a value as TOML would, cut where it is long."""
     text = "nothing" if value is None else json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,5 +1,6 @@
 """The kinds of values that a recipe holds, and the table that refuses unknown keys."""
 
+import os.path
 from fractions import Fraction
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -24,15 +25,17 @@ def to_number(value: Any) -> Any:
 
 
 def _check_data_name(name: str) -> str:
-    if name in ("digits", "mnist", "cifar10", "cifar100") or name.endswith(".npz"):
+    if name in ("digits", "mnist", "cifar10", "cifar100"):
         return name
+    if name.endswith(".npz"):  # whole, so that a run finds its data again wherever it is called from
+        return os.path.abspath(os.path.expanduser(name))
     raise _expected("'digits', 'mnist', 'cifar10', 'cifar100' or a path ending in '.npz'")
 
 
 def _check_name(name: str) -> str:
     if name.replace("-", "").replace(".", "").replace("_", "").isalnum() and name[0] != ".":
         return name
-    raise _expected("letters, digits and any of . _ - (it names the run's folder)")
+    raise _expected("letters, digits and any of . _ - (it names the folder of the run)")
 
 
 Number = Annotated[float, BeforeValidator(to_number)]

@@ -83,7 +83,7 @@ def attack_from_text(text: str) -> Attack:
 
 
 def data_name_from_text(text: str) -> str:
-    """Check the name of a data source, or a path ending in .npz.
+    """Check the name of a data source, or a path ending in .npz, which is made absolute.
 
     Raises:
         RecipeError: it is neither.

@@ -3,13 +3,13 @@
 import copy
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from kbl.recipe.faults import Fault, RecipeError, from_validation, nearest
+from kbl.recipe.faults import Fault, RecipeError, from_validation, nearest, show
 from kbl.recipe.load import assignment, load, put, validated
 from kbl.recipe.packaged import find
 from kbl.recipe.schema import Recipe
@@ -41,11 +41,13 @@ class Plan:
     scale: ScaleName
     runs: tuple[Planned, ...]
     chosen: tuple[Planned, ...]
+    changes: Changes = field(default_factory=dict)
 
     @property
     def note(self) -> str:
-        """What differs from the paper at this scale."""
-        return self.suite.scales[self.scale].note
+        """What differs from the paper at this scale, and what `--set` changed of the scale."""
+        changed = ", ".join(f"{key} = {show(value)}" for key, value in self.changes.items())
+        return self.suite.scales[self.scale].note + (f"; changed by --set: {changed}" if changed else "")
 
 
 def is_suite(source: str | Path) -> bool:
@@ -110,7 +112,9 @@ def plan(source: str | Path, overrides: Sequence[str] = ()) -> Plan:
     if faults:
         raise RecipeError(f"{path} at scale {scale}", list(dict.fromkeys(faults)))
     chosen = tuple(run for run in runs if options.only is None or run.id in options.only)
-    return Plan(suite, scale, tuple(runs), chosen)
+    if options.seeds:
+        changes = {"seeds": options.seeds, **changes}
+    return Plan(suite, scale, tuple(runs), chosen, changes)
 
 
 def _options(overrides: Sequence[str]) -> tuple[Options, Changes]:
