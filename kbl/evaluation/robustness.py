@@ -55,8 +55,8 @@ def evaluate(
             the head is Gaussian, attacks made for it.
         epsilon: radius of "standard"; for everything else, and by default, that of the first attack that has one.
         norm: norm of "standard".
-        epsilons: radii of the curve of robust accuracy against ε; taken with the first attack of more than one step,
-            its step size scaled along.
+        epsilons: radii of the curve of robust accuracy against ε; taken with the first attack, or part of an ensemble,
+            of more than one step (not with one made for a Gaussian head), its step size scaled along.
         substitute: a network trained independently; the attacks by gradients are crafted on it, too, and scored on this
             one (black box).
         diagnostics: run `kbl.evaluation.diagnostics`, which costs some passes over 128 images.

@@ -164,20 +164,23 @@ def _features(run: RunFolder) -> Picture | None:
 
 def _epsilon(run: RunFolder) -> Picture | None:
     evaluation = run.evaluation or {}
-    points = [_point(point) for point in entries(evaluation, "epsilon_curve")]
+    curve = entries(evaluation, "epsilon_curve")
+    attack = next((str(point["attack"]) for point in curve if point.get("attack")), "")
+    points = [_point(point) for point in curve]
     points = [point for point in points if all(np.isfinite(list(point.values())))]
     if not points:
         return None
     told = [f"{percent(point['accuracy'])} at {radius(point['epsilon'])}" for point in points]
     examples = example_count(evaluation)
     on = f" on {count(examples)} examples" if examples else ""
+    under = f" under {attack} alone" if attack else ""  # older evaluations do not say
     return Picture(
-        epsilon_curve(points, run.training_epsilon, examples),
+        epsilon_curve(points, run.training_epsilon, examples, attack),
         "Accuracy against ε",
-        f"Robust accuracy{on} as the attack may change each image more. A sound attack reaches "
+        f"Robust accuracy{on}{under} as the attack may change each image more. A sound attack reaches "
         "chance or below when ε is large; a curve that stays high there hints that the attack "
         "fails, rather than that the network holds.",
-        f"Line chart of robust accuracy against the radius ε: {', '.join(told)}.",
+        f"Line chart of robust accuracy{under} against the radius ε: {', '.join(told)}.",
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from keras import layers, ops
 
 import kbl
-from kbl.attacks import BIM, FGSM
+from kbl.attacks import APGD, BIM, FGSM, AutoAttack
 from kbl.evaluation import Result, versions
 
 SPREAD = 16
@@ -77,12 +77,18 @@ def test_order_of_attacks_and_batches_change_nothing(network, result) -> None:
 
 def test_curve_is_of_the_first_attack(result) -> None:
     """The second image falls from 0.08 on, the first from 0.2, the fourth from 0.4."""
+    points = [(0.0, 0.75), (0.05, 0.75), (0.1, 0.5), (0.45, 0.0)]
     assert result.epsilon_curve == [
-        {"epsilon": 0.0, "accuracy": 0.75},
-        {"epsilon": 0.05, "accuracy": 0.75},
-        {"epsilon": 0.1, "accuracy": 0.5},
-        {"epsilon": 0.45, "accuracy": 0.0},
+        {"epsilon": epsilon, "accuracy": accuracy, "attack": "BIM-4"} for epsilon, accuracy in points
     ]
+
+
+def test_curve_is_of_an_ensembles_first_part_of_steps(network) -> None:
+    """What is made for a Gaussian head and what has one step are passed over."""
+    ensemble = AutoAttack(0.1, version="custom", attacks=(FGSM(0.1), APGD(0.1, 10), L2))
+    attacks = [APGD(0.1, 2, name="adaptive"), ("whole", ensemble), LINF]
+    found = evaluate(network, IMAGES, Y, attacks, epsilons=[0.1])
+    assert found.epsilon_curve == [{"epsilon": 0.1, "accuracy": 0.5, "attack": "APGD-10, CE"}]
 
 
 def test_a_curve_needs_an_attack_of_steps(network) -> None:

@@ -185,6 +185,11 @@ def test_epsilon_curve_without_training_radius_or_examples_is_one_line():
     assert not axes.collections
 
 
+def test_epsilon_curve_names_its_attack():
+    (axes,) = epsilon_curve([{"epsilon": 0.1, "accuracy": 0.5}], attack="APGD at $1 or $2").axes
+    assert set(lines(axes)) == {r"accuracy under APGD at \$1 or \$2"}
+
+
 def test_epsilon_curve_states_8_bit_radii_in_255ths():
     points = [{"epsilon": level / 255, "accuracy": 0.5} for level in (0, 4, 8)]
     figure = epsilon_curve(points)
