@@ -236,6 +236,14 @@ def test_only_attacks_of_one_ball_are_compared() -> None:
     assert found.warnings == []
 
 
+def test_transfer_is_compared_with_the_worst_case_image_by_image(network) -> None:
+    """Crafted on the network itself two attacks fool together more than each alone: that is no sign of anything."""
+    images, y = np.repeat(IMAGES, 10, axis=0), np.repeat(Y, 10)
+    found = evaluate(network, images, y, [LINF, L2], substitute=network)
+    assert found.transfer["robust"] == found.robust == 0.25
+    assert found.warnings == []
+
+
 def test_other_warnings_pass_through() -> None:
     @keras.saving.register_keras_serializable(package="tests")
     class Talking(layers.Layer):
