@@ -11,8 +11,9 @@ import keras
 from kbl.attacks import AttackWarning
 from kbl.evaluation import sections
 from kbl.evaluation.diagnostics import Evidence, diagnose
+from kbl.evaluation.fingerprint import description, fingerprint
 from kbl.evaluation.judge import Judge, Listener, start
-from kbl.evaluation.ledger import Ledger, fingerprint
+from kbl.evaluation.ledger import Ledger
 from kbl.evaluation.result import Result
 from kbl.evaluation.standard import standard_for
 from kbl.evaluation.versions import versions
@@ -90,6 +91,7 @@ def evaluate(
         settings: list[Any] = [described, epsilon, norm, list(epsilons), seed, batch_size, certified_epsilon]
         settings += [keras.config.backend(), versions()["kbl"]]
         both = [model for model in (network, substitute) if model is not None]
+        settings += [description(model) for model in both] if records else []
         weights = [weight for model in both for weight in model.get_weights()]
         ledger = Ledger(records, fingerprint(images, labels, *weights, settings) if records else "", resume)
         judge = Judge(network, images, labels, logits, ledger, batch_size, seed, progress)
