@@ -80,6 +80,8 @@ def evaluate(
         UserError: the file of records is of another evaluation.
     """
     started = time.perf_counter()
+    epsilon, reject_below, certified_epsilon = map(_number, (epsilon, reject_below, certified_epsilon))
+    epsilons = [float(each) for each in epsilons]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AttackWarning)  # a diagnostic says the same
         images, labels, logits = start(network, x, y, batch_size)
@@ -131,6 +133,11 @@ def evaluate(
         epsilon_curve=curve,
         seconds=time.perf_counter() - started,
     )
+
+
+def _number(value: float | None) -> float | None:
+    """Return a number as Python's own: JSON writes none of NumPy's."""
+    return None if value is None else float(value)
 
 
 def _named(attacks: Any, epsilon: float | None, norm: Norm, network: Network) -> list[tuple[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 from keras import layers, ops
 
 import kbl
-from kbl.attacks import APGD, BIM, FGSM, AutoAttack
+from kbl.attacks import APGD, BIM, FGSM, AutoAttack, predict
 from kbl.evaluation import Result, versions
 
 SPREAD = 16
@@ -128,6 +128,15 @@ def test_json_round_trip(result, tmp_path) -> None:
     path.write_text(result.to_json(), encoding="utf-8")
     assert Result.load(path) == result
     assert Result.from_dict(result.to_dict()) == result
+
+
+def test_json_of_radii_that_are_numpys(network) -> None:
+    radii = np.linspace(0.0, 0.25, 2, dtype="float32")
+    given = {"epsilon": np.float32(0.25), "epsilons": radii, "diagnostics": False}
+    found = kbl.evaluate(network, IMAGES, Y, [LINF], **given)
+    assert [point["epsilon"] for point in json.loads(found.to_json())["epsilon_curve"]] == [0.0, 0.25]
+    wrong = kbl.evaluate(network, IMAGES, 1 - predict(network, IMAGES).argmax(axis=1), "standard", **given)
+    assert json.loads(wrong.to_json())["attacks"][0]["parameters"]["epsilon"] == 0.25
 
 
 def test_json_keys(result) -> None:
