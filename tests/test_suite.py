@@ -314,6 +314,20 @@ def test_a_suite_runs_fails_goes_on_and_reports(file, tmp_path) -> None:
     without = {**content, "runs": [{**run, "paper": {}} for run in content["runs"]]}
     assert "paper" not in to_markdown(without)
     assert "- Smoothed (label_smoothing 0.1): failed: the recipe differs" in table
+    # Each run keeps the backend that it was measured on, whichever the suite was gone on with.
+    assert {run["backend"] for run in content["runs"] if run["state"] == "finished"} == {result["backend"]}
+    assert f"of 2 seeds, on {result['backend']};" in table
+    place = folder / "plain-seed1" / "evaluation.json"
+    measured = json.loads(place.read_text(encoding="utf-8"))
+    place.write_text(json.dumps({**measured, "backend": "another"}), encoding="utf-8")
+    mixed = to_markdown(suites.measured(planned, folder))
+    place.write_text(json.dumps(measured), encoding="utf-8")
+    both = " and ".join(sorted(["another", result["backend"]]))
+    assert f"of 2 seeds, on {both};" in mixed
+    assert f"| Natural ({both}) |" in mixed
+    assert f"| Smoothed (label_smoothing 0.1) ({result['backend']}) |" in mixed
+    older = {**content, "backend": "old", "runs": [{**run, "backend": None} for run in content["runs"]]}
+    assert "of 2 seeds, on old;" in to_markdown(older)
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "A small table (cpu scale)" in page
     assert page.count("data:image/png;base64,") == 3
