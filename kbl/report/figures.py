@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from kbl.report.evaluation import entries, example_count, section
 from kbl.report.folder import Columns, RunFolder
 from kbl.report.formatting import count, number, percent, radius
-from kbl.report.gallery import gallery
+from kbl.report.gallery import channels_drawn, gallery
 from kbl.report.likelihood_plots import likelihood_curves, likelihood_histogram
 from kbl.report.plots import epsilon_curve, training_curves
 from kbl.report.training_plots import feature_plane, radius_histogram
@@ -125,11 +125,12 @@ def _gallery(run: RunFolder) -> Picture | None:
     total = min(8, len(images["x"]))
     right = int(np.sum(images["prediction"][:total] == images["y"][:total]))
     fooled = int(np.sum(images["prediction_adv"][:total] != images["y"][:total]))
+    which = channels_drawn(images["x"].shape[-1])
     return Picture(
         gallery(images, columns=8),
         "Examples",
         "Beneath each image: the predicted class, whether it is right, and the confidence. In the "
-        "difference, mid-grey is an unchanged pixel.",
+        "difference, mid-grey is an unchanged pixel." + (f" Drawn: {which}." if which else ""),
         f"{total} test images in three rows: clean, adversarial, and their difference. {right} of "
         f"the clean images are classified right; {fooled} of the adversarial ones wrong.",
     )
