@@ -238,6 +238,10 @@ def test_thresholds() -> None:
     assert fired(rounded=0.5101) == ["rounding"]
     whole = replace(of("autoattack", 0.5), parts=[of("apgd", 0.6, loss="cross_entropy"), of("square", 0.59)])
     assert fired(attacks=[whole]) == ["black_box_stronger"]
+    three, auto = np.eye(3)[Y % 3] * 3 - 1, of("autoattack", 0.5)
+    assert fired(attacks=[auto]) == []
+    assert fired(attacks=[auto], logits=three) == ["few_classes"]
+    assert fired(probes=replace(probes, zero_gradient=0.001)) == ["zero_gradients"]
     assert fired(probes=replace(probes, unbounded=0.06)) == ["survives_any_change"]
     assert fired(probes=replace(probes, rising=0.89)) == ["loss_not_rising"]
     assert fired(probes=replace(probes, dtype="bfloat16")) == ["half_precision"]

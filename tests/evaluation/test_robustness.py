@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import warnings
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from keras import layers, ops
 
 import kbl
-from kbl.attacks import APGD, BIM, FGSM, AutoAttack, predict
+from kbl.attacks import BIM, FAB, FGSM, AutoAttack, predict
 from kbl.evaluation import Result, versions
 
 SPREAD = 16
@@ -85,14 +86,66 @@ def test_curve_is_of_the_first_attack(result) -> None:
 
 def test_curve_is_of_an_ensembles_first_part_of_steps(network) -> None:
     """What is made for a Gaussian head and what has one step are passed over."""
-    ensemble = AutoAttack(0.1, version="custom", attacks=(FGSM(0.1), APGD(0.1, 10), L2))
-    attacks = [APGD(0.1, 2, name="adaptive"), ("whole", ensemble), LINF]
+    ensemble = AutoAttack(0.1, version="custom", attacks=(FGSM(0.1), LINF, L2))
+    attacks = [replace(L2, name="adaptive"), ("whole", ensemble), L2]
     found = evaluate(network, IMAGES, Y, attacks, epsilons=[0.1])
-    assert found.epsilon_curve == [{"epsilon": 0.1, "accuracy": 0.5, "attack": "APGD-10, CE"}]
+    assert found.epsilon_curve == [{"epsilon": 0.1, "accuracy": 0.5, "attack": "BIM-4"}]  # of L2 0.75
 
 
 def test_a_curve_needs_an_attack_of_steps(network) -> None:
     assert evaluate(network, IMAGES, Y, [FGSM(0.1)], epsilons=[0.1]).epsilon_curve == []
+
+
+def test_parts_of_an_ensemble_try_what_the_earlier_ones_left(network) -> None:
+    """L∞ fools the second image, so L2 has the first, which it fools, and the fourth."""
+    ensemble = AutoAttack(0.1, version="custom", attacks=(LINF, L2))
+    (whole,) = evaluate(network, IMAGES, Y, [ensemble]).attacks
+    linf, l2 = whole.parts
+    assert [(part.accuracy, part.attacked) for part in whole.parts] == [(0.5, 3), (0.25, 2)]
+    assert (whole.accuracy, whole.worst, whole.attacked) == (0.25, 0.25, 3)
+    assert whole.forward == linf.forward + l2.forward
+    assert whole.backward == linf.backward + l2.backward > linf.backward > 0
+    assert whole.seconds == pytest.approx(linf.seconds + l2.seconds)
+
+
+def test_the_median_distance_counts_what_was_not_fooled_as_infinite() -> None:
+    """The border is at 0.5 of the second pixel if the first is dark; if that is bright, the logits are constant."""
+
+    @keras.saving.register_keras_serializable(package="tests")
+    class Stubborn(TwoKinds):
+        def call(self, x):
+            wrong = ops.where(x[:, 0] > 0.5, -1.0, x[:, 1] - 0.5)
+            return ops.stack([ops.zeros_like(wrong), wrong], axis=1)
+
+    net = keras.Sequential([keras.Input((2,)), Stubborn()])
+    x = np.array(
+        [[0.0, 0.3], [0.0, 0.2], [1.0, 0.2], [1.0, 0.3], [0.0, 0.9]], "float32"
+    )  # the last is a mistake
+    y = np.zeros(5, "int32")
+
+    def median(*rows: int) -> float | None:
+        (found,) = evaluate(net, x[list(rows)], y[list(rows)], [FAB(steps=10)]).attacks
+        assert found.worst is None
+        return found.distance["median"]
+
+    assert median(0, 1, 2, 4) == pytest.approx(0.3, abs=1e-3)
+    assert median(0, 2, 3, 4) is None
+
+
+def test_transfer_takes_every_step_and_the_worst_case() -> None:
+    """The substitute is fooled at 0.35, after a step; the network at 0.5, by the steps that come after."""
+
+    def border(at: float) -> keras.Model:
+        net = keras.Sequential([keras.Input((1,)), layers.Dense(2)])
+        net.set_weights([np.array([[0.0, 1.0]]), np.array([0.0, -at])])
+        return net
+
+    attacks = [BIM(0.25, 0.06, 4), BIM(0.01, 0.01, 1)]
+    x = np.array([[0.3], [0.1]], "float32")
+    found = evaluate(border(0.5), x, np.zeros(2, "int32"), attacks, substitute=border(0.35)).transfer
+    assert [attack["accuracy"] for attack in found["attacks"]] == [0.5, 1.0]
+    assert [attack["worst"] for attack in found["attacks"]] == [0.5, 0.5]
+    assert found["robust"] == 0.5
 
 
 def test_without_attacks_robust_is_clean(network) -> None:
