@@ -16,7 +16,8 @@ def write(path: Path, network: Any, dataset: Any, attack: Any, seed: int) -> Non
     """Save the features of the first test images, clean and attacked, and the means, projected on a plane.
 
     The plane is spanned by the first two principal axes of the means of a Gaussian head, else of the mean clean feature
-    of each class. Nothing is written for a network that cannot be split before its last layer.
+    of each class. Nothing is written for a network that cannot be split before its last layer, nor where there is no
+    plane: the images are of one class, or the features of one dimension.
 
     Args:
         path: the ``.npz`` file.
@@ -30,8 +31,7 @@ def write(path: Path, network: Any, dataset: Any, attack: Any, seed: int) -> Non
     except ValueError:
         return
     x, y = dataset.x_test[:_IMAGES], dataset.y_test[:_IMAGES]
-    x_adv = np.asarray(attack(network, x, y, seed=seed))
-    clean, adversarial = (np.asarray(body.predict(images, verbose=0), "float64") for images in (x, x_adv))
+    clean = np.asarray(body.predict(x, verbose=0), "float64")
     present = np.unique(y)
     if isinstance(head, GMMHead):
         means = np.asarray(head.get_weights()[0], "float64")[present]
@@ -39,6 +39,10 @@ def write(path: Path, network: Any, dataset: Any, attack: Any, seed: int) -> Non
         means = np.stack([clean[y == label].mean(axis=0) for label in present])
     centre = means.mean(axis=0)
     axes = np.linalg.svd(means - centre, full_matrices=False)[2][:2]
+    if len(axes) < 2:
+        return
+    x_adv = np.asarray(attack(network, x, y, seed=seed))
+    adversarial = np.asarray(body.predict(x_adv, verbose=0), "float64")
     with atomic(path) as temporary:
         np.savez_compressed(
             temporary,

@@ -78,7 +78,6 @@ def measured(plan: Plan, folder: Path) -> dict[str, Any]:
         "measures": [measure.model_dump() for measure in suite.measures],
         "figures": [figure.model_dump() for figure in suite.figures],
         "versions": evaluation.versions(),
-        "backend": keras.config.backend(),
         "runs": [found for each, found in runs if each in plan.chosen or found["state"] != "missing"],
     }
 
@@ -113,6 +112,7 @@ def _measured(planned: Planned, place: Path, measures: Any) -> dict[str, Any]:
     return {
         **described,
         "state": "finished",
+        "backend": result["backend"],  # the suite may have been gone on with on another
         "examples": result["examples"],
         "robust": 100 * result["robust"],
         "seconds": seconds,

@@ -173,6 +173,30 @@ epsilon = 0.1
 """
 
 
+def test_a_run_ends_with_its_report_whatever_can_be_drawn(tmp_path) -> None:
+    """Test images of one class, whose features span no plane, and of two channels, which are no picture."""
+    images = np.random.default_rng(0).random((24, 8, 8, 2)).astype("float32")
+    labels = np.arange(24) % 3
+    np.savez(tmp_path / "two.npz", x_train=images, y_train=labels, x_test=images[:6], y_test=0 * labels[:6])
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    line = dict.fromkeys(("clean", "adversarial"), np.zeros((6, 1), "float32"))
+    line |= {
+        "means": np.zeros((1, 1)),
+        "y": np.zeros(6),
+        "present": np.zeros(1),
+        "class_names": np.array(["0"]),
+    }
+    np.savez(tmp_path / "features.npz", **line)  # what an older run left when it failed in its report
+    few = f"data.name={tmp_path / 'two.npz'}"
+    experiment.run(tiny(tmp_path / "tiny.toml", few), tmp_path, quiet=True)
+    assert "Drawn: channel 1 of 2." in (tmp_path / "report.html").read_text(encoding="utf-8")
+    pictures = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert "gallery" in pictures
+    assert "features" not in pictures
+    with np.load(tmp_path / "features.npz") as features:
+        assert features["clean"].shape == (6, 1)  # nothing was written
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The folder of a finished natural run, and its result."""

@@ -151,6 +151,7 @@ def test_a_change_must_fit_the_runs_that_were_asked_for(file) -> None:
         ("only=[]", "only: expected at least 1 entry, received []"),
         ("seeds=x", 'seeds.0: expected an integer, received "x"'),
         ("seeds=[0, true]", "seeds.1: expected an integer, received true"),
+        ("seeds=[0, 1, 0]", "seeds: expected seeds that differ, received [0, 1, 0]"),
         ("seeds=-1", "seeds.0: expected a number greater than or equal to 0, received -1"),
         ("scale=[1]", 'scale: expected "paper", "gpu" or "cpu", received [1]'),
         ("training.seed=3", "training.seed: the seeds of a suite set it: give --set seeds=3"),
@@ -217,6 +218,16 @@ def test_every_fault_is_listed(file, tmp_path) -> None:
             "seeds = [0, 1]",
             "seeds = [-1]",
             "scales.paper.seeds.0: expected a number greater than or equal to 0",
+        ),
+        (
+            "seeds = [0, 1]",
+            "seeds = [1, 1]",
+            "scales.paper.seeds: expected seeds that differ, received [1, 1]",
+        ),
+        (
+            "[0.0, 0.1]",
+            "[0.1, 0.1]",
+            "runs.smooth-0.1: expected an id for each run, received this one 2 times",
         ),
         ("Clean = 90.0", 'Clean = "x"', "runs.0.paper.Clean: expected a number or a fraction"),
         ('axis = "smoothing"', "", "figures.0.axis: expected a value, received nothing"),
@@ -307,6 +318,20 @@ def test_a_suite_runs_fails_goes_on_and_reports(file, tmp_path) -> None:
     without = {**content, "runs": [{**run, "paper": {}} for run in content["runs"]]}
     assert "paper" not in to_markdown(without)
     assert "- Smoothed (label_smoothing 0.1): failed: the recipe differs" in table
+    # Each run keeps the backend that it was measured on, whichever the suite was gone on with.
+    assert {run["backend"] for run in content["runs"] if run["state"] == "finished"} == {result["backend"]}
+    assert f"of 2 seeds, on {result['backend']};" in table
+    place = folder / "plain-seed1" / "evaluation.json"
+    measured = json.loads(place.read_text(encoding="utf-8"))
+    place.write_text(json.dumps({**measured, "backend": "another"}), encoding="utf-8")
+    mixed = to_markdown(suites.measured(planned, folder))
+    place.write_text(json.dumps(measured), encoding="utf-8")
+    both = " and ".join(sorted(["another", result["backend"]]))
+    assert f"of 2 seeds, on {both};" in mixed
+    assert f"| Natural ({both}) |" in mixed
+    assert f"| Smoothed (label_smoothing 0.1) ({result['backend']}) |" in mixed
+    older = {**content, "backend": "old", "runs": [{**run, "backend": None} for run in content["runs"]]}
+    assert "of 2 seeds, on old;" in to_markdown(older)
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "A small table (cpu scale)" in page
     assert page.count("data:image/png;base64,") == 3

@@ -100,9 +100,16 @@ def _without_softmax(model: Network) -> Network | None:
     if not layers or getattr(model, "inputs", None) is None or len(model.outputs) != 1:
         return None
     last = layers[-1]
-    if isinstance(model, keras.Sequential) and isinstance(last, keras.Model):
+    if isinstance(last, keras.Model):
         inner = _without_softmax(last)
-        return None if inner is None else Chain([*layers[:-1], inner])
+        if inner is None:
+            return None
+        if isinstance(model, keras.Sequential):
+            return Chain([*layers[:-1], inner])
+        maker, given = _call_behind(model.outputs[0])
+        if maker is not last or len(given) != 1:
+            return None
+        return keras.Model(model.inputs[0], inner(given[0]), name=model.name)
     if last.output is not model.outputs[0]:
         return None
     if isinstance(last, keras.layers.Softmax):
@@ -116,3 +123,12 @@ def _without_softmax(model: Network) -> Network | None:
     outputs = linear(last.input)
     linear.set_weights(last.get_weights())
     return keras.Model(model.inputs[0], outputs, name=model.name)
+
+
+def _call_behind(tensor: Any) -> tuple[Any, list[Any]]:
+    """Return the layer or model that gave a symbolic tensor, and the tensors that it was called with.
+
+    A nested model's `input` is where it begins itself, not what it was called with.
+    """
+    maker, call, _ = tensor._keras_history
+    return maker, list(maker._inbound_nodes[call].input_tensors)

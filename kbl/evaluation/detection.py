@@ -65,27 +65,39 @@ def fpr_at_tpr(clean: Array, adversarial: Array, tpr: float = 0.95) -> float:
     return float((adversarial >= threshold).mean())
 
 
+def scored(scores: Array) -> Array:
+    """Return the scores that are numbers."""
+    return scores[~np.isnan(scores)]
+
+
 def detection(clean: Array, attacked: dict[str, Array], bins: int = 20) -> dict[str, Any]:
     """Return what ``evaluation.json`` holds under "detection".
+
+    An image whose logits are NaN has no score: it is left out, and counted under "unscored".
 
     Args:
         clean: (n,) scores of clean images.
         attacked: scores of the images that fool, by the attack's label.
         bins: of the histograms.
     """
+    total, totals = len(clean), {label: len(scores) for label, scores in attacked.items()}
+    clean, attacked = scored(clean), {label: scored(scores) for label, scores in attacked.items()}
     everything = np.concatenate([clean, *attacked.values()])
+    everything = everything[np.isfinite(everything)]
     # A few far outliers shall not press all others into one bin.
-    low, high = np.quantile(everything, [0.005, 1.0])
+    low, high = np.quantile(everything, [0.005, 1.0]) if len(everything) else (0.0, 1.0)
     edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
     counted = {label: np.histogram(np.clip(s, low, high), edges)[0].tolist() for label, s in attacked.items()}
     return {
         "score": "max log-likelihood",
+        "unscored": total - len(clean),
         "attacks": [
             {
                 "label": label,
                 "auroc": _finite(auroc(clean, scores)),
                 "fpr95": _finite(fpr_at_tpr(clean, scores)),
                 "examples": len(scores),
+                "unscored": totals[label] - len(scores),
             }
             for label, scores in attacked.items()
         ],
@@ -109,7 +121,7 @@ def rejection(
 
     An image is rejected when it scores below a quantile of known clean images. A rejected clean image counts against
     clean accuracy. Under attack an image is handled when what the attack returns is rejected or right; images that are
-    wrong unattacked are not.
+    wrong unattacked are not. An image without a score, its logits being NaN, is not rejected.
 
     Args:
         quantile: share of the calibration images that is rejected, in [0, 1).
@@ -119,7 +131,8 @@ def rejection(
         right: (N,) bool, classified right unattacked.
         attacked: of each attack its label, (N,) bool right under it and (N,) scores of the attacked images.
     """
-    threshold = float(np.quantile(calibration, quantile))
+    known = scored(calibration)
+    threshold = float(np.quantile(known, quantile)) if len(known) else float("nan")
     handled_by_all = right.copy()
     rows = []
     for label, stands, scores in attacked:
@@ -131,10 +144,10 @@ def rejection(
         )
     return {
         "quantile": quantile,
-        "threshold": threshold,
+        "threshold": _finite(threshold),
         "calibrated_on": calibrated_on,
         "clean_rejected": float((clean < threshold).mean()),
-        "clean": float((right & (clean >= threshold)).mean()),
+        "clean": float((right & ~(clean < threshold)).mean()),
         "robust": float(handled_by_all.mean()),
         "attacks": rows,
     }

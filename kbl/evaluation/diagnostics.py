@@ -6,6 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kbl.evaluation.comparable import (
+    ball,
+    fooled_after,
+    is_by_gradients,
+    is_on_cross_entropy,
+    is_on_margin,
+    is_square,
+    loss_of,
+)
 from kbl.evaluation.probes import Probes
 from kbl.evaluation.result import AttackResult
 
@@ -137,20 +146,15 @@ def _not_zero(e: Evidence) -> str | None:
 
 
 def _black_box_stronger(e: Evidence) -> str | None:
+    bounded = [attack for attack in e.attacks if attack.worst is not None]
+    by_gradients = [attack for attack in bounded if is_by_gradients(attack)]
     gaps = []
-    if e.transfer is not None:
-        white = [a.accuracy for a in e.attacks if a.worst is not None and a.name != "square"]
-        gaps += [("attacks crafted on the substitute", min(white) - e.transfer)] if white else []
-    for attack in e.attacks:
-        before = [None, *[part.accuracy for part in attack.parts]]
-        gaps += [
-            ("Square", left - part.accuracy)
-            for left, part in zip(before, attack.parts, strict=False)
-            if part.name == "square" and left is not None
-        ]
-        if attack.name == "square":
-            others = [a.accuracy for a in e.attacks if a.worst is not None and a.name != "square"]
-            gaps += [("Square", min(others) - attack.accuracy)] if others else []
+    if e.transfer is not None and by_gradients:  # both are worst cases, taken image by image
+        gaps.append(("attacks crafted on the substitute", e.robust - e.transfer))
+    for square in filter(is_square, bounded):
+        others = [attack.accuracy for attack in by_gradients if ball(attack) == ball(square)]
+        gaps += [("Square", min(others) - square.accuracy)] if others else []
+    gaps += [("Square", fooled_after(attack.parts, is_by_gradients, is_square)) for attack in e.attacks]
     name, gap = max(gaps, key=lambda pair: pair[1], default=("", 0.0))
     # One image of a few hundred is more than 0.2 points, and says nothing.
     if gap > max(0.002, 1.5 / len(e.right)):
@@ -163,17 +167,18 @@ def _black_box_stronger(e: Evidence) -> str | None:
 
 def _cross_entropy_weaker(e: Evidence) -> str | None:
     by_ball: dict[Any, dict[str, float]] = {}
-    for attack in [each for whole in e.attacks for each in (whole, *whole.parts)]:
-        given = attack.parameters
-        if attack.name in ("pgd", "cw", "apgd", "bim") and not given.get("targeted"):
-            losses = by_ball.setdefault((given["norm"], given["epsilon"]), {})
-            losses[given["loss"]] = min(losses.get(given["loss"], 1.0), attack.accuracy)
+    for attack in [each for whole in e.attacks for each in (whole, *whole.parts[:1])]:  # tried on every image
+        loss = loss_of(attack)
+        if loss is not None:
+            losses = by_ball.setdefault(ball(attack), {})
+            losses[loss] = min(losses.get(loss, 1.0), attack.accuracy)
     gaps = [
         losses["cross_entropy"] - losses[other]
         for losses in by_ball.values()
         for other in ("margin", "dlr")
         if {"cross_entropy", other} <= losses.keys()
     ]
+    gaps += [fooled_after(attack.parts, is_on_cross_entropy, is_on_margin) for attack in e.attacks]
     if max(gaps, default=0.0) > 0.02:
         return (
             f"Under attacks on cross-entropy accuracy is {100 * max(gaps):.1f} points higher than on the "

@@ -1,13 +1,10 @@
 """What an evaluation has found so far, written batch by batch, so that it can go on after it was cut off."""
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from kbl.errors import UserError
 
@@ -39,11 +36,13 @@ class Ledger:
     def _read(self, path: Path, fingerprint: str) -> None:
         lines = path.read_bytes().splitlines(keepends=True)
         whole = b"".join(line for line in lines if line.endswith(b"\n"))
-        header, *records = [json.loads(line) for line in whole.splitlines()] or [{}]
-        if header.get("fingerprint", fingerprint) != fingerprint:
+        if not whole:  # cut off before the header was written
+            return
+        header, *records = [json.loads(line) for line in whole.splitlines()]
+        if header != {"fingerprint": fingerprint}:
             raise UserError(
-                f"{path} is of another evaluation (other weights, images, attacks, seed or batch size): "
-                "evaluate with the same ones, or without --resume to begin anew"
+                f"{path} is of another evaluation (another network, other weights, images, attacks, seed or batch "
+                "size): evaluate with the same ones, or without --resume to begin anew"
             )
         if records:
             os.truncate(path, len(whole))  # the last line may have been cut off
@@ -61,15 +60,3 @@ class Ledger:
                 os.fsync(file.fileno())
             self._records[key] = record
         return self._records[key]
-
-
-def fingerprint(*parts: Any) -> str:
-    """Return a hash of arrays and of what JSON can write."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            digest.update(str((part.dtype, part.shape)).encode())
-            digest.update(np.ascontiguousarray(part).data)
-        else:
-            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
-    return digest.hexdigest()

@@ -66,7 +66,7 @@ class Result:
         detection: how well log-likelihood tells adversarial images, see `kbl.evaluation.detection`.
         rejection: accuracy when unlikely images are rejected, see `kbl.evaluation.detection`.
         versions: package versions.
-        epsilon_curve: robust accuracy of one attack against ε, as ``{"epsilon", "accuracy"}``.
+        epsilon_curve: accuracy under one attack against ε, as ``{"epsilon", "accuracy", "attack"}``, the label of it.
         seconds: time of the whole evaluation.
     """
 
@@ -82,7 +82,7 @@ class Result:
     detection: dict[str, Any] | None = None
     rejection: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=dict)
-    epsilon_curve: list[dict[str, float]] = field(default_factory=list)
+    epsilon_curve: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import keras
 from kbl.attacks import AttackWarning, checks
 from kbl.evaluation import sections
 from kbl.evaluation.diagnostics import Evidence, diagnose
+from kbl.evaluation.fingerprint import description, fingerprint
 from kbl.evaluation.judge import Judge, Listener, start
-from kbl.evaluation.ledger import Ledger, fingerprint
+from kbl.evaluation.ledger import Ledger
 from kbl.evaluation.result import Result
 from kbl.evaluation.standard import standard_for
 from kbl.evaluation.versions import versions
@@ -55,8 +56,8 @@ def evaluate(
             the head is Gaussian, attacks made for it.
         epsilon: radius of "standard"; for everything else, and by default, that of the first attack that has one.
         norm: norm of "standard".
-        epsilons: radii of the curve of robust accuracy against ε; taken with the first attack of more than one step,
-            its step size scaled along.
+        epsilons: radii of the curve of robust accuracy against ε; taken with the first attack, or part of an ensemble,
+            of more than one step (not with one made for a Gaussian head), its step size scaled along.
         substitute: a network trained independently; the attacks by gradients are crafted on it, too, and scored on this
             one (black box).
         diagnostics: run `kbl.evaluation.diagnostics`, which costs some passes over 128 images.
@@ -79,6 +80,8 @@ def evaluate(
         UserError: the file of records is of another evaluation.
     """
     started = time.perf_counter()
+    epsilon, reject_below, certified_epsilon = map(_number, (epsilon, reject_below, certified_epsilon))
+    epsilons = [float(each) for each in epsilons]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AttackWarning)  # a diagnostic says the same
         images, labels, logits = start(network, x, y, batch_size)
@@ -92,6 +95,7 @@ def evaluate(
         settings: list[Any] = [described, epsilon, norm, list(epsilons), seed, batch_size, certified_epsilon]
         settings += [keras.config.backend(), versions()["kbl"]]
         both = [model for model in (network, substitute) if model is not None]
+        settings += [description(model) for model in both] if records else []
         weights = [weight for model in both for weight in model.get_weights()]
         ledger = Ledger(records, fingerprint(images, labels, *weights, settings) if records else "", resume)
         judge = Judge(network, images, labels, logits, ledger, batch_size, seed, progress)
@@ -132,6 +136,11 @@ def evaluate(
         epsilon_curve=curve,
         seconds=time.perf_counter() - started,
     )
+
+
+def _number(value: float | None) -> float | None:
+    """Return a number as Python's own: JSON writes none of NumPy's."""
+    return None if value is None else float(value)
 
 
 def _named(attacks: Any, epsilon: float | None, norm: Norm, network: Network) -> list[tuple[str, Any]]:

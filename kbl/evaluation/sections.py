@@ -19,6 +19,7 @@ from kbl.layers import has_gmm_head
 from kbl.typing import Network, Norm, Tensor
 
 _PROBED = 128  # images
+_FOR_GAUSSIAN_HEADS = ("adaptive", "detection")  # names of attacks that look at the likelihood
 
 
 def transferred(
@@ -28,7 +29,7 @@ def transferred(
     crafting = [
         (label, replace(attack, early_stop=False))
         for label, attack in named
-        if hasattr(attack, "early_stop") and attack.name not in ("detection", "adaptive")
+        if hasattr(attack, "early_stop") and attack.name not in _FOR_GAUSSIAN_HEADS
     ]
     if not crafting and epsilon is not None:
         pairs = standard(epsilon, norm)[0].parts(judge.logits.shape[1])[:1]
@@ -67,20 +68,36 @@ def certified(judge: Judge, epsilon: float) -> dict[str, Any]:
     return {"epsilon": epsilon, "norm": "linf", "accuracy": accuracy, "seconds": found["seconds"]}
 
 
-def curve(judge: Judge, named: list[tuple[str, Any]], epsilons: Sequence[float]) -> list[dict[str, float]]:
-    """Return robust accuracy at each ε under the first attack of more than one step, its step size scaled along."""
-    strongest = next((a for _, a in named if getattr(a, "steps", 0) > 1 and getattr(a, "epsilon", 0)), None)
-    if strongest is None:
+def curve(judge: Judge, named: list[tuple[str, Any]], epsilons: Sequence[float]) -> list[dict[str, Any]]:
+    """Return robust accuracy at each ε under one attack, its step size scaled along, and what that attack is called.
+
+    It is the first attack, or part of an ensemble, that has an ε and more than one step, and is not made for one head.
+    """
+    single = [pair for label, attack in named for pair in _single(label, attack, judge.logits.shape[1])]
+    fitting = [(label, attack) for label, attack in single if _takes_steps(attack)]
+    if not fitting:
         return []
+    label, first = fitting[0]
     points = []
     for number, epsilon in enumerate(epsilons):
         changes = {"epsilon": epsilon}
-        if hasattr(strongest, "step_size"):
-            changes["step_size"] = strongest.step_size * epsilon / strongest.epsilon
-        weaker = replace(strongest, **changes)
-        trial = judge.trial(f"curve.{number}", f"ε = {epsilon:.3g}", weaker, judge.right)
-        points.append({"epsilon": epsilon, "accuracy": float(trial.stands.mean())})
+        if hasattr(first, "step_size"):
+            changes["step_size"] = first.step_size * epsilon / first.epsilon
+        trial = judge.trial(f"curve.{number}", f"ε = {epsilon:.3g}", replace(first, **changes), judge.right)
+        points.append({"epsilon": epsilon, "accuracy": float(trial.stands.mean()), "attack": label})
     return points
+
+
+def _single(label: str, attack: Any, classes: int) -> list[tuple[str, Any]]:
+    """Return the attack, or the parts of an ensemble, with their labels."""
+    if hasattr(attack, "parts"):
+        return [(part.label, part) for part in attack.parts(classes)]
+    return [(label, attack)]
+
+
+def _takes_steps(attack: Any) -> bool:
+    is_for_any_head = attack.name not in _FOR_GAUSSIAN_HEADS
+    return is_for_any_head and getattr(attack, "steps", 0) > 1 and bool(getattr(attack, "epsilon", None))
 
 
 def probed(judge: Judge, epsilon: float | None, norm: Norm) -> Probes | None:

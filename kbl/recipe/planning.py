@@ -96,7 +96,11 @@ def plan(source: str | Path, overrides: Sequence[str] = ()) -> Plan:
     if scale not in suite.scales:
         known = ", ".join(suite.scales)
         raise RecipeError(str(path), [Fault("scale", f"expected one of {known}, received {scale}")])
-    faults, runs, is_whole = list(_reference_faults(suite, options.only or ())), [], True
+    faults, runs, is_whole = (
+        [*_repetition_faults(suite, options), *_reference_faults(suite, options.only or ())],
+        [],
+        True,
+    )
     for seed in options.seeds or suite.scales[scale].seeds:
         for run, table, misplaced in _described(suite, scale, changes, seed):
             recipe, found = validated(table)
@@ -191,10 +195,28 @@ def _grid(grid: dict[str, tuple[Any, ...]]) -> Iterator[tuple[str, str, Changes]
         yield ending.replace("/", "_").replace(" ", "_"), f" ({', '.join(short)})" if short else "", point
 
 
+def _ids(suite: Suite) -> list[str]:
+    return [run.id + suffix for run in suite.runs for suffix, _, _ in _grid(run.grid)]
+
+
+def _repetition_faults(suite: Suite, options: Options) -> Iterator[Fault]:
+    """What would put two runs into one folder, or count one twice."""
+    ids = _ids(suite)
+    for run_id in dict.fromkeys(ids):
+        if ids.count(run_id) > 1:
+            yield Fault(
+                f"runs.{run_id}", f"expected an id for each run, received this one {ids.count(run_id)} times"
+            )
+    seeds = {f"scales.{name}.seeds": scale.seeds for name, scale in suite.scales.items()}
+    for key, given in {**seeds, "seeds": options.seeds or ()}.items():
+        if len(set(given)) < len(given):
+            yield Fault(key, f"expected seeds that differ, received {list(given)}")
+
+
 def _reference_faults(suite: Suite, only: Sequence[str]) -> Iterator[Fault]:
     """What names something that the suite does not have."""
     groups, measures = {group.id for group in suite.groups}, {measure.label for measure in suite.measures}
-    ids = [run.id + suffix for run in suite.runs for suffix, _, _ in _grid(run.grid)]
+    ids = _ids(suite)
     for run_id in only:
         if run_id not in ids:
             known = ", ".join(ids)

@@ -1,6 +1,6 @@
 """Attacked images told from clean ones by a score, and images rejected by it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kbl.report.evaluation import Evaluation, entries, name_of, section
@@ -35,7 +35,7 @@ def detection(evaluation: Evaluation) -> Finding | None:
         f"The score is the {found.get('score') or 'likelihood'}; the attacked images are those that fool the network. "
         "AUROC is the chance that a clean image scores higher than an attacked one: 0.5 is guessing, 1 tells them "
         "apart without fail. FPR at 95 % TPR: where 95 % of the clean images are accepted, this share of the attacked "
-        f"ones passes for clean, too. {_whom_to_believe([row[0] for row in rows])}"
+        f"ones passes for clean, too. {_whom_to_believe([row[0] for row in rows])}{_left_out(found)}"
     )
     return Finding(("Attack", "AUROC", "FPR at 95 % TPR", "Images"), rows, text)
 
@@ -65,6 +65,14 @@ def rejection(evaluation: Evaluation) -> Finding | None:
         "is no robustness: an attacker can also make the network refuse images that it should take."
     )
     return Finding(("Attack", "Handled", "Rejected"), rows, text)
+
+
+def _left_out(found: Mapping[str, object]) -> str:
+    """Say which images have no score; nothing where all have one, and of older evaluations, which did not count."""
+    named = [("clean images", found), *((name_of(attack), attack) for attack in entries(found, "attacks"))]
+    counted = [(name, number(table.get("unscored"))) for name, table in named]
+    told = [f"{name} {missing:.0f}" for name, missing in counted if missing > 0]
+    return f" Left out, since their logits are not a number: {', '.join(told)}." if told else ""
 
 
 def _whom_to_believe(labels: list[str]) -> str:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from kbl.report.evaluation import entries, example_count, section
 from kbl.report.folder import Columns, RunFolder
 from kbl.report.formatting import count, number, percent, radius
-from kbl.report.gallery import gallery
+from kbl.report.gallery import channels_drawn, gallery
 from kbl.report.likelihood_plots import likelihood_curves, likelihood_histogram
 from kbl.report.plots import epsilon_curve, training_curves
 from kbl.report.training_plots import feature_plane, radius_histogram
@@ -125,11 +125,12 @@ def _gallery(run: RunFolder) -> Picture | None:
     total = min(8, len(images["x"]))
     right = int(np.sum(images["prediction"][:total] == images["y"][:total]))
     fooled = int(np.sum(images["prediction_adv"][:total] != images["y"][:total]))
+    which = channels_drawn(images["x"].shape[-1])
     return Picture(
         gallery(images, columns=8),
         "Examples",
         "Beneath each image: the predicted class, whether it is right, and the confidence. In the "
-        "difference, mid-grey is an unchanged pixel.",
+        "difference, mid-grey is an unchanged pixel." + (f" Drawn: {which}." if which else ""),
         f"{total} test images in three rows: clean, adversarial, and their difference. {right} of "
         f"the clean images are classified right; {fooled} of the adversarial ones wrong.",
     )
@@ -164,20 +165,23 @@ def _features(run: RunFolder) -> Picture | None:
 
 def _epsilon(run: RunFolder) -> Picture | None:
     evaluation = run.evaluation or {}
-    points = [_point(point) for point in entries(evaluation, "epsilon_curve")]
+    curve = entries(evaluation, "epsilon_curve")
+    attack = next((str(point["attack"]) for point in curve if point.get("attack")), "")
+    points = [_point(point) for point in curve]
     points = [point for point in points if all(np.isfinite(list(point.values())))]
     if not points:
         return None
     told = [f"{percent(point['accuracy'])} at {radius(point['epsilon'])}" for point in points]
     examples = example_count(evaluation)
     on = f" on {count(examples)} examples" if examples else ""
+    under = f" under {attack} alone" if attack else ""  # older evaluations do not say
     return Picture(
-        epsilon_curve(points, run.training_epsilon, examples),
+        epsilon_curve(points, run.training_epsilon, examples, attack),
         "Accuracy against ε",
-        f"Robust accuracy{on} as the attack may change each image more. A sound attack reaches "
+        f"Robust accuracy{on}{under} as the attack may change each image more. A sound attack reaches "
         "chance or below when ε is large; a curve that stays high there hints that the attack "
         "fails, rather than that the network holds.",
-        f"Line chart of robust accuracy against the radius ε: {', '.join(told)}.",
+        f"Line chart of robust accuracy{under} against the radius ε: {', '.join(told)}.",
     )
 
 

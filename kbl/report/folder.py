@@ -75,7 +75,7 @@ def read(folder: Path) -> RunFolder:
         batches=_read_columns(folder / "batches.csv"),
         gallery=_read_arrays(folder / "gallery.npz", _GALLERY),
         radii=_read_radii(folder / "radii.npy"),
-        features=_read_arrays(folder / "features.npz", _FEATURES),
+        features=_read_features(folder / "features.npz"),
     )
 
 
@@ -141,6 +141,12 @@ def _read_radii(path: Path) -> NDArray[Any]:
         return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
+
+
+def _read_features(path: Path) -> Gallery:
+    """Return the features in a plane; nothing where a run, as older ones did, projected them on a line."""
+    features = _read_arrays(path, _FEATURES)
+    return features if features and features["means"].shape[1] == 2 else {}
 
 
 def _read_arrays(path: Path, names: tuple[str, ...]) -> Gallery:

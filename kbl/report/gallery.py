@@ -22,10 +22,11 @@ def gallery(images: Mapping[str, NDArray[Any]], columns: int = 8) -> Figure:
 
     Beneath each image stand the prediction, whether it is right, and its confidence; beneath each
     difference its largest pixel change. There mid-grey is no change; k is stated, and chosen so
-    that nothing is cut off.
+    that nothing is cut off. Of two channels the first is drawn, in grey; of more than three the first three, in colour;
+    beside the rows stands which.
 
     Args:
-        images: `x` and `x_adv` (n, H, W, C) in [0, 1] with C 1 or 3; `y`, `prediction`,
+        images: `x` and `x_adv` (n, H, W, C) in [0, 1]; `y`, `prediction`,
             `prediction_adv` (n,) class indices; `confidence`, `confidence_adv` (n,) fractions;
             `class_names` (K,).
         columns: The largest number of examples to draw.
@@ -56,8 +57,9 @@ def gallery(images: Mapping[str, NDArray[Any]], columns: int = 8) -> Figure:
         largest = float(np.abs(difference[column]).max())
         bottom.set_xlabel(f"at most {radius(largest)}", fontsize=8.5)
     labels = ("clean", "adversarial", f"difference ×{factor}")
+    which = channels_drawn(x.shape[-1])
     for axes, label in zip(grid[:, 0], labels, strict=True):
-        axes.set_ylabel(label, fontweight="bold", fontsize=9.5)
+        axes.set_ylabel(f"{label}\n{which}".strip(), fontweight="bold", fontsize=9.5)
     return figure
 
 
@@ -68,10 +70,17 @@ def difference_factor(difference: NDArray[np.float64]) -> int:
     return fitting[-1] if fitting and largest > 0 else 1
 
 
+def channels_drawn(channels: int) -> str:
+    """Return which of so many channels are drawn, or nothing where all are."""
+    if channels in (1, 3):
+        return ""
+    return f"channel 1 of {channels}" if channels < 3 else f"channels 1–3 of {channels}"
+
+
 def _image(axes: Axes, image: NDArray[Any]) -> None:
     pixels = np.clip(image, 0, 1)
     axes.imshow(
-        pixels[..., 0] if pixels.shape[-1] == 1 else pixels,
+        pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0],
         cmap="gray",
         vmin=0,
         vmax=1,

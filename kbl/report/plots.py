@@ -53,6 +53,7 @@ def epsilon_curve(
     points: Sequence[Mapping[str, float]],
     training_epsilon: float | None = None,
     examples: int = 0,
+    attack: str = "",
 ) -> Figure:
     """Draw robust accuracy against the radius of the attack.
 
@@ -60,6 +61,7 @@ def epsilon_curve(
         points: Each with `epsilon` (pixels in [0, 1]) and `accuracy` (a fraction), in any order.
         training_epsilon: The radius trained with; marked when given.
         examples: How many examples each point was judged on; 0 leaves the 95 % band out.
+        attack: What the attack is called, where that is known.
     """
     ordered = sorted(points, key=lambda point: point["epsilon"])
     epsilons = np.array([point["epsilon"] for point in ordered], dtype=np.float64)
@@ -77,7 +79,8 @@ def epsilon_curve(
             linewidth=0,
             label="95 % interval",
         )
-    line(axes, epsilons, 100 * accuracies, "robust accuracy", ADVERSARIAL, "-")
+    label = f"accuracy under {attack}".replace("$", r"\$") if attack else "robust accuracy"
+    line(axes, epsilons, 100 * accuracies, label, ADVERSARIAL, "-")
     if training_epsilon is not None:
         label = f"trained with ε = {radius(training_epsilon)}"
         axes.axvline(training_epsilon, color=INK, linestyle="--", linewidth=1.2, label=label)

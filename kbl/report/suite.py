@@ -83,17 +83,10 @@ def _figures(suite: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, Figu
             if curves:
                 yield "likelihood", _titled(likelihood_curves(curves), suite)
         else:
-            planes = {title: _arrays(place / "features.npz") for title, place in shown.items()}
+            planes = {title: read(place).features for title, place in shown.items()}
             planes = {title: arrays for title, arrays in planes.items() if arrays}
             if planes:
                 yield "features", _titled(feature_plane(planes), suite)
-
-
-def _arrays(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
 
 
 def _panels(suite: Mapping[str, Any], key: str) -> dict[str, dict[str, dict[float, float]]]:

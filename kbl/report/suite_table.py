@@ -74,7 +74,15 @@ def _row(suite: Mapping[str, Any], runs: list[Mapping[str, Any]]) -> Row:
         )
         for measure in suite["measures"]
     }
-    return Row(runs[0]["label"], suite["groups"].get(runs[0]["group"], ""), "; ".join(states), cells)
+    label = runs[0]["label"]
+    if finished and len(_backends(suite, suite["runs"])) > 1:
+        label += f" ({' and '.join(_backends(suite, finished))})"
+    return Row(label, suite["groups"].get(runs[0]["group"], ""), "; ".join(states), cells)
+
+
+def _backends(suite: Mapping[str, Any], runs: list[Mapping[str, Any]]) -> list[str]:
+    """Return the backends that the finished ones of some runs were measured on; older suites state one for all."""
+    return sorted({run.get("backend") or suite["backend"] for run in runs if run["state"] == "finished"})
 
 
 def notes(suite: Mapping[str, Any]) -> list[str]:
@@ -88,7 +96,7 @@ def notes(suite: Mapping[str, Any]) -> list[str]:
         found.append(
             f"Accuracy in %, on {' or '.join(map(str, examples))} test images, "
             + (f"mean ± standard deviation of {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}")
-            + f", on {suite['backend']}"
+            + f", on {' and '.join(_backends(suite, finished))}"
             + ("; in brackets the paper's value and the difference to it." if compared else ".")
         )
         if len(seeds) == 1:

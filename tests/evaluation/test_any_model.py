@@ -41,6 +41,12 @@ def functional() -> keras.Model:
     return keras.Model(inputs, outputs)
 
 
+def around(inner: keras.Model) -> keras.Model:
+    """A functional model whose output is that of a nested one."""
+    inputs = keras.Input((4, 4, 2))
+    return keras.Model(inputs, inner(layers.Rescaling(1.0)(inputs)))
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -49,8 +55,14 @@ def functional() -> keras.Model:
         lambda: keras.Sequential(body(layers.Dense(5), layers.Activation("softmax"))),
         functional,
         lambda: keras.Sequential([keras.Input((4, 4, 2)), functional()]),
+        lambda: around(functional()),
+        lambda: around(around(keras.Sequential(body(layers.Dense(5), layers.Softmax())))),
+        lambda: around(keras.Sequential([keras.Input((4, 4, 2)), functional()])),
     ],
-    ids=["dense", "softmax layer", "activation layer", "functional", "nested"],
+    ids=[
+        *("dense", "softmax layer", "activation layer", "functional", "nested in a sequential"),
+        *("nested in a functional", "nested twice", "nested in both"),
+    ],
 )
 def test_a_softmax_at_the_end_is_taken_off(make) -> None:
     model = filled(make())

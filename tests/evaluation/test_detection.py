@@ -51,6 +51,24 @@ def test_histograms_count_every_image() -> None:
     assert [row["examples"] for row in found["attacks"]] == [2]
 
 
+def test_an_image_whose_logits_are_not_numbers_has_no_score() -> None:
+    """Of what is left, 1.0 lies below three of the clean scores, equals one and is above one: 0.7."""
+    nan = np.nan
+    attacked = {"a": np.array([nan, 1.0]), "b": np.array([nan]), "c": np.array([-np.inf])}
+    found = detection(np.array([0.0, 1.0, 2.0, nan, 3.0, 4.0]), attacked)
+    rows = [(row["auroc"], row["fpr95"], row["examples"], row["unscored"]) for row in found["attacks"]]
+    assert rows == [(0.7, 1.0, 1, 1), (None, None, 0, 1), (1.0, 0.0, 1, 0)]
+    assert found["unscored"] == 1
+    assert [sum(found["histogram"]["series"][label]) for label in "abc"] == [1, 0, 1]
+    assert sum(found["histogram"]["clean"]) == 5
+    nothing = detection(np.array([nan]), {"a": np.array([nan])})
+    assert nothing["attacks"][0]["auroc"] is None
+    known = np.array([nan, 1.0, 2.0, 3.0])
+    right = np.array([True])
+    assert rejection(0.5, known, "four", np.array([2.0]), right, [])["threshold"] == 2.0
+    assert rejection(0.5, known[:1], "one", np.array([2.0]), right, [])["threshold"] is None
+
+
 @pytest.fixture(scope="module")
 def gaussian():
     """A network whose mean of class k is the mean image of class k: a real Gaussian classifier of the digits."""

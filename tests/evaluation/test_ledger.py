@@ -10,7 +10,8 @@ from keras import layers
 import kbl
 from kbl.attacks import APGD, PGD
 from kbl.errors import UserError
-from kbl.evaluation.ledger import Ledger, fingerprint
+from kbl.evaluation import as_network
+from kbl.evaluation.ledger import Ledger
 
 
 def test_what_is_recorded_is_not_sought_again(tmp_path) -> None:
@@ -40,26 +41,22 @@ def test_records_of_another_evaluation_are_refused(tmp_path) -> None:
     Ledger(path, "one").record("a", dict)
     with pytest.raises(UserError, match="of another evaluation"):
         Ledger(path, "other", resume=True)
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))  # without its header
+    with pytest.raises(UserError, match="of another evaluation"):
+        Ledger(path, "one", resume=True)
+
+
+def test_a_header_that_was_cut_off_is_written_anew(tmp_path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text('{"finger')
+    Ledger(path, "f", resume=True).record("a", lambda: {"x": 1})
+    assert Ledger(path, "f", resume=True).record("a", pytest.fail) == {"x": 1}
 
 
 def test_without_a_path_nothing_is_kept() -> None:
     ledger = Ledger(None, "f")
     assert ledger.record("a", lambda: {"x": 1}) == {"x": 1}
     assert ledger.record("a", lambda: {"x": 2}) == {"x": 2}
-
-
-def test_fingerprints_tell_apart() -> None:
-    array = np.arange(6, dtype="float32")
-    prints = [
-        fingerprint(array),
-        fingerprint(array.reshape(2, 3)),
-        fingerprint(array.astype("float64")),
-        fingerprint(array + 1),
-        fingerprint(array, {"seed": 1}),
-        fingerprint(array, {"seed": 2}),
-    ]
-    assert len(set(prints)) == len(prints)
-    assert fingerprint(array, {"a": 1, "b": 2}) == fingerprint(array.copy(), {"b": 2, "a": 1})
 
 
 class Stop(Exception):  # noqa: N818 - no error
@@ -106,3 +103,73 @@ def test_an_evaluation_goes_on_to_the_same_numbers(tmp_path) -> None:
     assert again.robust == whole.robust
     with pytest.raises(UserError, match="of another evaluation"):
         kbl.evaluate(network, x, y, attacks, records=path, resume=True, seed=1, **options)
+
+
+def small(activation: str = "relu") -> keras.Model:
+    """A network whose weights are the same whatever its activation."""
+    network = keras.Sequential([keras.Input((6,)), layers.Dense(4, activation=activation), layers.Dense(3)])
+    rng = np.random.default_rng(1)
+    network.set_weights([rng.normal(size=weight.shape) for weight in network.get_weights()])
+    return network
+
+
+def other_weights() -> keras.Model:
+    network = small()
+    network.set_weights([weight + 0.01 for weight in network.get_weights()])
+    return network
+
+
+SMALL_X = np.random.default_rng(2).random((8, 6)).astype("float32")
+SMALL_Y = kbl.attacks.predict(small(), SMALL_X).argmax(axis=1)
+GIVEN = {"x": SMALL_X, "y": SMALL_Y, "attacks": [PGD(0.1, 0.05, 1)], "batch_size": 4, "diagnostics": False}
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """The records of an evaluation; a file to read only."""
+    path = tmp_path_factory.mktemp("recorded") / "records.jsonl"
+    kbl.evaluate(small(), records=path, substitute=small(), **GIVEN)
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        lambda: {"network": other_weights()},
+        lambda: {"network": small("elu")},
+        lambda: {"network": as_network(small(), SMALL_X, scale=1.5)},
+        lambda: {"substitute": small("elu")},
+        lambda: {"substitute": None},
+        lambda: {"x": SMALL_X * np.float32(0.999)},
+        lambda: {"y": (SMALL_Y + 1) % 3},
+        lambda: {"attacks": [PGD(0.1, 0.05, 2)]},
+        lambda: {"batch_size": 8},
+        lambda: {"seed": 1},
+    ],
+    ids=[
+        "weights",
+        "activation",
+        "scale",
+        "substitute",
+        "no substitute",
+        "x",
+        "y",
+        "attack",
+        "batch",
+        "seed",
+    ],
+)
+def test_nothing_that_verdicts_depend_on_may_change(recorded, changes) -> None:
+    before = recorded.read_bytes()
+    same = {"network": small(), "substitute": small(), "records": recorded, "resume": True, **GIVEN}
+    with pytest.raises(UserError, match="of another evaluation"):
+        kbl.evaluate(**(same | changes()))
+    assert recorded.read_bytes() == before
+
+
+def test_the_same_evaluation_is_gone_on_with(recorded) -> None:
+    """Other names of layers and another seed of what is not used make no other network."""
+    progress = []
+    options = {"progress": lambda *told: progress.append(told), "records": recorded, "resume": True}
+    kbl.evaluate(small(), substitute=small(), **options, **GIVEN)
+    assert progress == []

@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import warnings
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from keras import layers, ops
 
 import kbl
-from kbl.attacks import BIM, FGSM
+from kbl.attacks import BIM, FAB, FGSM, AutoAttack, predict
 from kbl.evaluation import Result, versions
 
 SPREAD = 16
@@ -77,16 +78,74 @@ def test_order_of_attacks_and_batches_change_nothing(network, result) -> None:
 
 def test_curve_is_of_the_first_attack(result) -> None:
     """The second image falls from 0.08 on, the first from 0.2, the fourth from 0.4."""
+    points = [(0.0, 0.75), (0.05, 0.75), (0.1, 0.5), (0.45, 0.0)]
     assert result.epsilon_curve == [
-        {"epsilon": 0.0, "accuracy": 0.75},
-        {"epsilon": 0.05, "accuracy": 0.75},
-        {"epsilon": 0.1, "accuracy": 0.5},
-        {"epsilon": 0.45, "accuracy": 0.0},
+        {"epsilon": epsilon, "accuracy": accuracy, "attack": "BIM-4"} for epsilon, accuracy in points
     ]
+
+
+def test_curve_is_of_an_ensembles_first_part_of_steps(network) -> None:
+    """What is made for a Gaussian head and what has one step are passed over."""
+    ensemble = AutoAttack(0.1, version="custom", attacks=(FGSM(0.1), LINF, L2))
+    attacks = [replace(L2, name="adaptive"), ("whole", ensemble), L2]
+    found = evaluate(network, IMAGES, Y, attacks, epsilons=[0.1])
+    assert found.epsilon_curve == [{"epsilon": 0.1, "accuracy": 0.5, "attack": "BIM-4"}]  # of L2 0.75
 
 
 def test_a_curve_needs_an_attack_of_steps(network) -> None:
     assert evaluate(network, IMAGES, Y, [FGSM(0.1)], epsilons=[0.1]).epsilon_curve == []
+
+
+def test_parts_of_an_ensemble_try_what_the_earlier_ones_left(network) -> None:
+    """L∞ fools the second image, so L2 has the first, which it fools, and the fourth."""
+    ensemble = AutoAttack(0.1, version="custom", attacks=(LINF, L2))
+    (whole,) = evaluate(network, IMAGES, Y, [ensemble]).attacks
+    linf, l2 = whole.parts
+    assert [(part.accuracy, part.attacked) for part in whole.parts] == [(0.5, 3), (0.25, 2)]
+    assert (whole.accuracy, whole.worst, whole.attacked) == (0.25, 0.25, 3)
+    assert whole.forward == linf.forward + l2.forward
+    assert whole.backward == linf.backward + l2.backward > linf.backward > 0
+    assert whole.seconds == pytest.approx(linf.seconds + l2.seconds)
+
+
+def test_the_median_distance_counts_what_was_not_fooled_as_infinite() -> None:
+    """The border is at 0.5 of the second pixel if the first is dark; if that is bright, the logits are constant."""
+
+    @keras.saving.register_keras_serializable(package="tests")
+    class Stubborn(TwoKinds):
+        def call(self, x):
+            wrong = ops.where(x[:, 0] > 0.5, -1.0, x[:, 1] - 0.5)
+            return ops.stack([ops.zeros_like(wrong), wrong], axis=1)
+
+    net = keras.Sequential([keras.Input((2,)), Stubborn()])
+    x = np.array(
+        [[0.0, 0.3], [0.0, 0.2], [1.0, 0.2], [1.0, 0.3], [0.0, 0.9]], "float32"
+    )  # the last is a mistake
+    y = np.zeros(5, "int32")
+
+    def median(*rows: int) -> float | None:
+        (found,) = evaluate(net, x[list(rows)], y[list(rows)], [FAB(steps=10)]).attacks
+        assert found.worst is None
+        return found.distance["median"]
+
+    assert median(0, 1, 2, 4) == pytest.approx(0.3, abs=1e-3)
+    assert median(0, 2, 3, 4) is None
+
+
+def test_transfer_takes_every_step_and_the_worst_case() -> None:
+    """The substitute is fooled at 0.35, after a step; the network at 0.5, by the steps that come after."""
+
+    def border(at: float) -> keras.Model:
+        net = keras.Sequential([keras.Input((1,)), layers.Dense(2)])
+        net.set_weights([np.array([[0.0, 1.0]]), np.array([0.0, -at])])
+        return net
+
+    attacks = [BIM(0.25, 0.06, 4), BIM(0.01, 0.01, 1)]
+    x = np.array([[0.3], [0.1]], "float32")
+    found = evaluate(border(0.5), x, np.zeros(2, "int32"), attacks, substitute=border(0.35)).transfer
+    assert [attack["accuracy"] for attack in found["attacks"]] == [0.5, 1.0]
+    assert [attack["worst"] for attack in found["attacks"]] == [0.5, 0.5]
+    assert found["robust"] == 0.5
 
 
 def test_without_attacks_robust_is_clean(network) -> None:
@@ -122,6 +181,15 @@ def test_json_round_trip(result, tmp_path) -> None:
     path.write_text(result.to_json(), encoding="utf-8")
     assert Result.load(path) == result
     assert Result.from_dict(result.to_dict()) == result
+
+
+def test_json_of_radii_that_are_numpys(network) -> None:
+    radii = np.linspace(0.0, 0.25, 2, dtype="float32")
+    given = {"epsilon": np.float32(0.25), "epsilons": radii, "diagnostics": False}
+    found = kbl.evaluate(network, IMAGES, Y, [LINF], **given)
+    assert [point["epsilon"] for point in json.loads(found.to_json())["epsilon_curve"]] == [0.0, 0.25]
+    wrong = kbl.evaluate(network, IMAGES, 1 - predict(network, IMAGES).argmax(axis=1), "standard", **given)
+    assert json.loads(wrong.to_json())["attacks"][0]["parameters"]["epsilon"] == 0.25
 
 
 def test_json_keys(result) -> None:
@@ -227,6 +295,14 @@ def test_only_attacks_of_one_ball_are_compared() -> None:
     net = linear(1.0)
     found = evaluate(net, X2, Y2, [BIM(0.01, 0.01, 2), BIM(0.2, 0.1, 3, loss="margin")])
     assert [attack.accuracy for attack in found.attacks] == [1.0, 0.0]
+    assert found.warnings == []
+
+
+def test_transfer_is_compared_with_the_worst_case_image_by_image(network) -> None:
+    """Crafted on the network itself two attacks fool together more than each alone: that is no sign of anything."""
+    images, y = np.repeat(IMAGES, 10, axis=0), np.repeat(Y, 10)
+    found = evaluate(network, images, y, [LINF, L2], substitute=network)
+    assert found.transfer["robust"] == found.robust == 0.25
     assert found.warnings == []
 
 

@@ -28,6 +28,13 @@ def test_what_could_not_be_measured_is_a_dash():
     assert detection({"detection": {"attacks": attacks}}).rows == [("a", "—", "—", "0")]
 
 
+def test_images_without_a_score_are_counted(evaluation):
+    assert "Left out" not in detection(evaluation).text
+    evaluation["detection"]["attacks"][1]["unscored"] = 3
+    told = "Left out, since their logits are not a number: APGD, likely and wrong 3."
+    assert detection(evaluation).text.endswith(told)
+
+
 def test_rejection_tells_gain_and_cost(evaluation):
     found = rejection(evaluation)
     assert found.rows == [

@@ -154,6 +154,12 @@ def test_the_pictures_are_in_the_page_and_beside_it(written):
     assert "70.0 % at 0.1." in alts[3]
 
 
+def test_the_curve_over_epsilon_says_under_which_attack(tmp_path):
+    points = [{"epsilon": 0.1, "accuracy": 0.7, "attack": "APGD-100, CE"}]
+    folder = save(tmp_path / "run", evaluation=EVALUATION | {"epsilon_curve": points})
+    assert "Robust accuracy on 1,000 examples under APGD-100, CE alone as" in text_of(write(folder))
+
+
 def test_the_page_needs_nothing_from_elsewhere(written):
     page = Page(text_of(written))
     assert "http://" not in page.source

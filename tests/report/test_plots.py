@@ -185,6 +185,11 @@ def test_epsilon_curve_without_training_radius_or_examples_is_one_line():
     assert not axes.collections
 
 
+def test_epsilon_curve_names_its_attack():
+    (axes,) = epsilon_curve([{"epsilon": 0.1, "accuracy": 0.5}], attack="APGD at $1 or $2").axes
+    assert set(lines(axes)) == {r"accuracy under APGD at \$1 or \$2"}
+
+
 def test_epsilon_curve_states_8_bit_radii_in_255ths():
     points = [{"epsilon": level / 255, "accuracy": 0.5} for level in (0, 4, 8)]
     figure = epsilon_curve(points)
@@ -218,6 +223,16 @@ def test_gallery_shows_clean_adversarial_and_enlarged_difference(channels):
     assert [axes.get_ylabel() for axes in grid[:, 0]] == ["clean", "adversarial", "difference ×10"]
     assert grid[2, 0].get_xlabel() == "at most 8/255"
     assert [axes.get_title() for axes in grid[0]] == ["label cat", "label dog", r"label \$x\$"]
+
+
+@pytest.mark.parametrize(("channels", "which"), [(2, "channel 1 of 2"), (4, "channels 1–3 of 4")])
+def test_gallery_says_which_channels_it_draws(channels, which):
+    given = images(channels)
+    given["x_adv"][..., -1] = given["x"][..., -1]  # of the last channel nothing shows
+    grid = np.array(gallery(given).axes).reshape(3, 3)
+    assert_allclose(grid[1, 0].images[0].get_array(), 0.5 + 8 / 255, rtol=1e-6)
+    told = [f"{row}\n{which}" for row in ("clean", "adversarial", "difference ×10")]
+    assert [axes.get_ylabel() for axes in grid[:, 0]] == told
 
 
 def test_gallery_tells_right_from_wrong_in_words_and_colour():
