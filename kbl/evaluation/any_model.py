@@ -41,7 +41,9 @@ def as_network(model: Network, sample: Tensor, *, scale: float = 1.0) -> Network
             raise ValueError(f"{refusal}. Received: images of shape {shape}")
         steps.append(keras.layers.Permute((3, 1, 2), name="to_channels_first"))
     network = _without_softmax(model) or model
-    if steps:
+    if steps and getattr(network, "inputs", None):
+        network = keras.Sequential([keras.Input(shape), *steps, network], name="network")
+    elif steps:
         network = Chain([*steps, network])
     outputs = predict(network, sample)
     if (outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1.0, atol=1e-3):
@@ -56,7 +58,10 @@ def as_network(model: Network, sample: Tensor, *, scale: float = 1.0) -> Network
 
 
 class Chain(keras.Model):
-    """Models and layers one after the other; unlike Sequential it asks none of them for its output's shape."""
+    """Models and layers one after the other; unlike Sequential it asks none of them for its output's shape.
+
+    A subclassed model may not know it.
+    """
 
     def __init__(self, parts: list[Any]) -> None:
         super().__init__(name="network")
@@ -105,7 +110,7 @@ def _without_softmax(model: Network) -> Network | None:
         if inner is None:
             return None
         if isinstance(model, keras.Sequential):
-            return Chain([*layers[:-1], inner])
+            return keras.Sequential([keras.Input(batch_shape=model.input_shape), *layers[:-1], inner])
         maker, given = _call_behind(model.outputs[0])
         if maker is not last or len(given) != 1:
             return None

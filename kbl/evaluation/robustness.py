@@ -148,9 +148,12 @@ def _named(attacks: Any, epsilon: float | None, norm: Norm, network: Network) ->
         if epsilon is None:
             raise ValueError('attacks="standard" needs an epsilon, in pixel units of [0, 1]')
         attacks = standard_for(network, epsilon, norm)
-    elif isinstance(attacks, str):
-        raise ValueError(f'attacks must be a list of attacks or "standard". Received: attacks={attacks!r}')
-    return [entry if isinstance(entry, tuple) else (entry.label, entry) for entry in attacks]
+    try:
+        return [entry if isinstance(entry, tuple) else (entry.label, entry) for entry in attacks]
+    except (TypeError, AttributeError) as error:  # no list, or not of attacks
+        raise ValueError(
+            f'attacks must be a list of attacks or "standard". Received: attacks={attacks!r}'
+        ) from error
 
 
 def _ball(attacks: list[Any], epsilon: float | None, norm: Norm) -> tuple[float | None, Norm]:

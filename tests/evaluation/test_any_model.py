@@ -9,6 +9,7 @@ from keras import layers, ops
 
 import kbl
 from kbl.attacks import PGD, AttackWarning, predict
+from kbl.certification import certify
 from kbl.evaluation import as_network
 
 RNG = np.random.default_rng(0)
@@ -135,6 +136,19 @@ def test_channels_first() -> None:
     model.set_weights([kernel, *others])
     network = as_network(model, X)
     np.testing.assert_allclose(predict(network, X), EXPECTED, rtol=1e-5, atol=1e-5)
+
+
+def test_what_was_put_around_a_model_can_be_certified() -> None:
+    """A softmax taken off, layers of another graph, other pixels: still layers one after the other."""
+    plain = logits_model()
+    expected = certify(plain, X, EXPECTED.argmax(axis=1), 1e-3)
+    assert expected.any()
+    softmax = filled(keras.Sequential(body(layers.Dense(5, activation="softmax"))))
+    scaled = logits_model()
+    scaled.set_weights([array / 255 if i == 0 else array for i, array in enumerate(scaled.get_weights())])
+    for model, scale in ((softmax, 1.0), (filled(functional()), 1.0), (scaled, 255.0)):
+        network = as_network(model, X, scale=scale)
+        np.testing.assert_array_equal(certify(network, X, EXPECTED.argmax(axis=1), 1e-3), expected)
 
 
 def test_images_of_another_shape_are_refused() -> None:

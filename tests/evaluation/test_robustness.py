@@ -86,7 +86,7 @@ def test_curve_is_of_the_first_attack(result) -> None:
 
 def test_curve_is_of_an_ensembles_first_part_of_steps(network) -> None:
     """What is made for a Gaussian head and what has one step are passed over."""
-    ensemble = AutoAttack(0.1, version="custom", attacks=(FGSM(0.1), LINF, L2))
+    ensemble = AutoAttack(0.1, version="custom", attacks=(FGSM(0.1), LINF))
     attacks = [replace(L2, name="adaptive"), ("whole", ensemble), L2]
     found = evaluate(network, IMAGES, Y, attacks, epsilons=[0.1])
     assert found.epsilon_curve == [{"epsilon": 0.1, "accuracy": 0.5, "attack": "BIM-4"}]  # of L2 0.75
@@ -97,15 +97,15 @@ def test_a_curve_needs_an_attack_of_steps(network) -> None:
 
 
 def test_parts_of_an_ensemble_try_what_the_earlier_ones_left(network) -> None:
-    """L∞ fools the second image, so L2 has the first, which it fools, and the fourth."""
-    ensemble = AutoAttack(0.1, version="custom", attacks=(LINF, L2))
+    """The first fools the second image, so the second has the first, which it fools, and the fourth."""
+    ensemble = AutoAttack(0.21, version="custom", attacks=(LINF, BIM(0.21, 0.1, 4)))
     (whole,) = evaluate(network, IMAGES, Y, [ensemble]).attacks
-    linf, l2 = whole.parts
+    first, second = whole.parts
     assert [(part.accuracy, part.attacked) for part in whole.parts] == [(0.5, 3), (0.25, 2)]
     assert (whole.accuracy, whole.worst, whole.attacked) == (0.25, 0.25, 3)
-    assert whole.forward == linf.forward + l2.forward
-    assert whole.backward == linf.backward + l2.backward > linf.backward > 0
-    assert whole.seconds == pytest.approx(linf.seconds + l2.seconds)
+    assert whole.forward == first.forward + second.forward
+    assert whole.backward == first.backward + second.backward > first.backward > 0
+    assert whole.seconds == pytest.approx(first.seconds + second.seconds)
 
 
 def test_the_median_distance_counts_what_was_not_fooled_as_infinite() -> None:
@@ -188,7 +188,9 @@ def test_json_of_radii_that_are_numpys(network) -> None:
     given = {"epsilon": np.float32(0.25), "epsilons": radii, "diagnostics": False}
     found = kbl.evaluate(network, IMAGES, Y, [LINF], **given)
     assert [point["epsilon"] for point in json.loads(found.to_json())["epsilon_curve"]] == [0.0, 0.25]
-    wrong = kbl.evaluate(network, IMAGES, 1 - predict(network, IMAGES).argmax(axis=1), "standard", **given)
+    flat = keras.Sequential([keras.Input((3, 6, 1)), layers.Flatten(), TwoKinds()])
+    images = IMAGES.reshape(-1, 3, 6, 1)
+    wrong = kbl.evaluate(flat, images, 1 - predict(flat, images).argmax(axis=1), "standard", **given)
     assert json.loads(wrong.to_json())["attacks"][0]["parameters"]["epsilon"] == 0.25
 
 
@@ -327,4 +329,7 @@ def test_wrong_input_is_refused(network) -> None:
         evaluate(network, IMAGES, Y[:3], [])
     with pytest.raises(ValueError, match="classes 0 to 1"):
         evaluate(network, IMAGES, Y + 2, [])
+    for attacks in ("best", LINF, ["standard"], None):
+        with pytest.raises(ValueError, match='attacks must be a list of attacks or "standard"'):
+            evaluate(network, IMAGES, Y, attacks)
     assert math.isclose(evaluate(network, IMAGES, Y, []).clean, 0.75)
