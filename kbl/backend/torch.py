@@ -137,19 +137,12 @@ def _to_tensor(value: Any) -> Any:
 
 
 def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *data: Any) -> Any:
-    """Craft with frozen weights, then step; a perturbation of the weights holds for the step alone."""
+    """Craft with frozen weights, then step."""
     with torch.no_grad(), _frozen(model):
         attacked = model.attacked(*data, training)
         shift = model.perturbation(attacked) if training else None
-    if shift is None:
+    with model.moved(shift):
         return step(attacked)
-    weights = [variable.value for variable in model.trainable_variables]
-    with torch.no_grad():
-        torch._foreach_add_(weights, shift)
-    logs = step(attacked)
-    with torch.no_grad():
-        torch._foreach_sub_(weights, shift)
-    return logs
 
 
 def fed(batches: Any) -> Any:

@@ -2,6 +2,9 @@
 
 import copy
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import keras
@@ -15,6 +18,7 @@ from kbl.methods import AWP, Method, Natural
 from kbl.training import monitors
 from kbl.training.batches import Batches
 from kbl.training.divergence import StopOnDivergence
+from kbl.training.forward import Forward
 from kbl.training.memory import Memory
 from kbl.typing import Network, Tensor
 
@@ -79,6 +83,8 @@ class RobustModel(keras.Model):
         self.companions: list[Network] = []
         self.weight_perturbation: AWP | None = None
         self._monitors = monitors.monitors()
+        # As a function: a layer would be one of this model's, with all its variables once more.
+        self._forward: Any = Forward(self).__call__
         self.built = True
         backend.prepare(network)
 
@@ -130,8 +136,7 @@ class RobustModel(keras.Model):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return logits (batch, K) of images; of a tuple (clean, adversarial), what the method's forward returns."""
         if isinstance(inputs, tuple):
-            x, x_adv = inputs if len(inputs) == 2 else (inputs[0], None)
-            return self.method.forward(self.network, x, x_adv, bool(training))
+            return self._forward(inputs, training=training)
         return self.network(_images(inputs)[0], training=training)
 
     def train_step(self, *arguments: Any) -> Any:
@@ -167,7 +172,7 @@ class RobustModel(keras.Model):
         return images, y, sample_weight
 
     def perturbation(self, data: Any) -> list[Tensor] | None:
-        """Return what to add to each trainable weight before the step is taken, if anything."""
+        """Return what to add to each trainable weight for the step's forward pass, if anything."""
         if self.weight_perturbation is None:
             return None
         images, y, sample_weight = data
@@ -184,6 +189,16 @@ class RobustModel(keras.Model):
 
         _, gradients = backend.value_and_grad(loss, weights)
         return self.weight_perturbation(weights, gradients, ops.convert_to_tensor(self.steps_taken))
+
+    @contextmanager
+    def moved(self, shift: list[Tensor] | None) -> Iterator[None]:
+        """Take forward passes at weights that are moved by what `perturbation` returned."""
+        forward = self._forward
+        self._forward = partial(forward, shift=shift)
+        try:
+            yield
+        finally:
+            self._forward = forward
 
     def compute_loss(
         self,
