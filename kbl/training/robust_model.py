@@ -95,7 +95,7 @@ class RobustModel(keras.Model):
         weight_perturbation: AWP | None = None,
         **kwargs: Any,
     ) -> None:
-        """Configure training.
+        """Configure training; it begins anew: steps (of warm-ups, too), what a method remembers, the optimizer.
 
         Args:
             optimizer: as in ``keras.Model.compile``.
@@ -119,6 +119,7 @@ class RobustModel(keras.Model):
         self.method = copy.copy(method)  # what it remembers belongs to this model
         self.memory.begin(method.first_memory(self.network))
         self.method.remember(self.memory.values)
+        self.steps_taken.assign(0)
         self.companions = list(method.companions)
         for companion in self.companions:
             companion.trainable = False
