@@ -80,7 +80,6 @@ class RobustModel(keras.Model):
         )
         self.method: Method = Natural()
         self.memory = Memory(name="memory")
-        self.companions: list[Network] = []
         self.weight_perturbation: AWP | None = None
         self._monitors = monitors.monitors()
         # As a function: a layer would be one of this model's, with all its variables once more.
@@ -120,12 +119,22 @@ class RobustModel(keras.Model):
         self.memory.begin(method.first_memory(self.network))
         self.method.remember(self.memory.values)
         self.steps_taken.assign(0)
-        self.companions = list(method.companions)
         for companion in self.companions:
-            companion.trainable = False
             backend.prepare(companion)
         self.weight_perturbation = weight_perturbation
         super().compile(optimizer=optimizer, **kwargs)
+
+    @property
+    def companions(self) -> list[Network]:
+        """The method's further networks: saved with this model, not trained by it, their owner's otherwise."""
+        return list(self.method.companions)
+
+    @property
+    def non_trainable_variables(self) -> list[Any]:
+        """Keras' own, and the companions': a step on JAX knows no others."""
+        own = {id(variable) for variable in self.variables}
+        others = [variable for companion in self.companions for variable in companion.variables]
+        return [*super().non_trainable_variables, *(each for each in others if id(each) not in own)]
 
     @property
     def metrics(self) -> list[Any]:
