@@ -19,6 +19,7 @@ from kbl.training import monitors
 from kbl.training.batches import Batches
 from kbl.training.divergence import StopOnDivergence
 from kbl.training.forward import Forward
+from kbl.training.given import check
 from kbl.training.memory import Memory
 from kbl.typing import Network, Tensor
 
@@ -240,15 +241,11 @@ class RobustModel(keras.Model):
         """Train as ``keras.Model.fit``; training that runs away raises `kbl.DivergenceError`.
 
         Raises:
-            ValueError: `x` is an array with values outside [0, 1], or the method follows images (IAAT) and batches do
-                not come with the place of each.
+            ValueError: `x` is an array with values outside [0, 1], or the method follows images (IAAT) and these are
+                more than it was told, or batches do not come with the place of each.
             DivergenceError: the loss is not finite, or the likelihood term grows without end.
         """
-        if isinstance(x, np.ndarray) and x.size and not (x.min() >= 0 and x.max() <= 1):
-            raise ValueError(
-                f"x must hold pixels in [0, 1]. Received: values from {x.min():.6g} to {x.max():.6g}. "
-                "Divide 8-bit pixels by 255; the network scales its input itself"
-            )
+        check(x, self.method, kwargs.get("validation_split") or 0.0)
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             # First of all, so that no other callback saves what has run away.
             callbacks = [StopOnDivergence(), *keras.tree.flatten(callbacks or [])]

@@ -227,6 +227,17 @@ def test_iaat_needs_to_know_which_images_it_sees(kind) -> None:
     model.evaluate(*tensors, verbose=0)  # at the attack's ε for all
 
 
+@pytest.mark.parametrize("batches", [True, False], ids=["Batches", "arrays"])
+def test_iaat_refuses_more_images_than_it_has_radii(batches) -> None:
+    x, y = np.full((5, 1, 1, 1), 0.9, "float32"), np.ones(5, "int32")
+    model = RobustModel(threshold())
+    model.compile(keras.optimizers.SGD(0.0), method=IAAT(attack=PGD(0.1, 0.1, 2), images=4, gamma=0.1))
+    with pytest.raises(ValueError, match=r"IAAT\(images=4\), and 5 images in fit"):
+        model.fit(Batches(x, y, 5, seed=0), verbose=0) if batches else model.fit(x, y, verbose=0)
+    if not batches:
+        model.fit(x, y, validation_split=0.2, verbose=0)  # trains on the first four
+
+
 def test_iaat_warms_up_at_the_fixed_radius() -> None:
     x = np.full((4, 1, 1, 1), 0.9, "float32")
     model = RobustModel(threshold())
