@@ -19,7 +19,7 @@
     Whether each new shape costs a compilation.
 ``with_adversaries(model, step, training, *arguments)``
     Runs Keras' train or test step on the batch that ``model.attacked(data, training)`` returns. While training the
-    weights are moved by ``model.perturbation(batch)`` for the step, where that is not None, and back after it.
+    step runs inside ``model.moved(model.perturbation(batch))``.
 ``fed(batches)``
     What Keras' ``fit`` is best given of a sequence of batches of equal shapes, `kbl.training.Batches`.
 ``fit_arguments(given)``

@@ -51,10 +51,7 @@ def repeated(network: Network, step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *state_and_data: Any) -> Any:
-    """Craft with the state's variables, hand what crafting changed on to the step.
-
-    A perturbation of the weights holds for the step alone.
-    """
+    """Craft with the state's variables, hand what crafting changed on to the step."""
     (trainable, non_trainable, *rest), data = state_and_data
     mapping = [
         *zip(model.trainable_variables, trainable, strict=True),
@@ -64,11 +61,8 @@ def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *stat
         data = model.attacked(data, training)
         shift = model.perturbation(data) if training else None
     non_trainable = [scope.get_current_value(v) for v in model.non_trainable_variables]
-    if shift is None:
+    with model.moved(shift):
         return step((trainable, non_trainable, *rest), data)
-    shifted = jax.tree.map(jnp.add, list(trainable), shift)
-    logs, (stepped, *rest) = step((shifted, non_trainable, *rest), data)
-    return logs, (jax.tree.map(jnp.subtract, list(stepped), shift), *rest)
 
 
 def fed(batches: Any) -> Any:

@@ -76,21 +76,11 @@ def _apart(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *data: Any) -> Any:
-    """Craft inside the graph of the step, outside its gradient tape.
-
-    A perturbation of the weights holds for the step alone.
-    """
+    """Craft inside the graph of the step, outside its gradient tape."""
     attacked = model.attacked(*data, training)
     shift = model.perturbation(attacked) if training else None
-    if shift is None:
+    with model.moved(shift):
         return step(attacked)
-    weights = model.trainable_variables
-    for weight, change in zip(weights, shift, strict=True):
-        weight.assign_add(change)
-    logs = step(attacked)
-    for weight, change in zip(weights, shift, strict=True):
-        weight.assign_sub(change)
-    return logs
 
 
 def fed(batches: Any) -> Any:

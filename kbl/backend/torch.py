@@ -37,11 +37,15 @@ def value_and_grad(fn: Callable[[Any], tuple[Tensor, Any]], x: Any) -> tuple[Any
 
 
 @contextmanager
-def _frozen(network: Network) -> Iterator[None]:
+def _frozen(*networks: Network) -> Iterator[None]:
     """Keep autograd from saving what only weight gradients need, and each wrapped module's mode as it is."""
-    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    parameters = [parameter for network in networks for parameter in network.parameters()]
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
     wrapped = [
-        layer.module for layer in leaves(network) if isinstance(layer, keras.layers.TorchModuleWrapper)
+        layer.module
+        for network in networks
+        for layer in leaves(network)
+        if isinstance(layer, keras.layers.TorchModuleWrapper)
     ]
     modes = [(module, module.training) for whole in wrapped for module in whole.modules()]
     for parameter in learning:
@@ -137,19 +141,12 @@ def _to_tensor(value: Any) -> Any:
 
 
 def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *data: Any) -> Any:
-    """Craft with frozen weights, then step; a perturbation of the weights holds for the step alone."""
-    with torch.no_grad(), _frozen(model):
+    """Craft with frozen weights, then step."""
+    with torch.no_grad(), _frozen(model, *model.companions):
         attacked = model.attacked(*data, training)
         shift = model.perturbation(attacked) if training else None
-    if shift is None:
+    with model.moved(shift):
         return step(attacked)
-    weights = [variable.value for variable in model.trainable_variables]
-    with torch.no_grad():
-        torch._foreach_add_(weights, shift)
-    logs = step(attacked)
-    with torch.no_grad():
-        torch._foreach_sub_(weights, shift)
-    return logs
 
 
 def fed(batches: Any) -> Any:

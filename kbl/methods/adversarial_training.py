@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from keras import ops
 from keras.saving import register_keras_serializable
 
 from kbl.losses import cross_entropy
-from kbl.methods.method import Method
+from kbl.methods.method import Method, watched
 from kbl.typing import Network, Tensor
 
 
@@ -37,7 +36,7 @@ class AdversarialTraining(Method):
         """Return both logits; those of clean images are only watched when they are not trained on."""
         if x_adv is None or self.examples == "clean and adversarial":
             return super().forward(network, x, x_adv, training)
-        return ops.stop_gradient(network(x, training=False)), network(x_adv, training=training)
+        return watched(network, x), network(x_adv, training=training)
 
     def loss(self, y: Tensor, clean: Tensor, adversarial: Tensor) -> Tensor:
         """Return (batch,) losses."""

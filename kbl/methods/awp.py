@@ -16,9 +16,11 @@ class AWP:
 
     The gradient of a training step is taken not at the weights w but at ``w + v``, where the loss is worse: one step of
     gradient ascent, ``v = γ ‖w‖ ∇loss / ‖∇loss‖`` for each kernel (Eq. 8 to 10, as in the authors' code with their one
-    inner step). Biases and what normalisation learns stay. After the step v is taken away again.
+    inner step). Biases and what normalisation learns stay. The optimizer takes the gradient from w: weight decay,
+    constraints and averages see no v, and penalties on the weights themselves are those of w. (The authors' code takes
+    v away after the optimizer's step, so that weight decay is that of w + v.)
 
-    It costs one more forward and backward pass a step. Under `tf.distribute` replicas would perturb apart.
+    It costs one more forward and backward pass a step. Under `tf.distribute` each replica perturbs on its own images.
 
     Args:
         gamma: γ > 0, length of the perturbation as a share of the kernel's; 0.005 in the paper.

@@ -7,7 +7,7 @@ from keras import ops
 from keras.saving import register_keras_serializable
 
 from kbl.losses import cross_entropy
-from kbl.methods.method import Method
+from kbl.methods.method import Method, watched
 from kbl.typing import Network, Tensor
 
 
@@ -45,7 +45,7 @@ class DefensiveDistillation(Method):
     ) -> tuple[Tensor, ...]:
         """Return the network's logits, and the teacher's."""
         own = super().forward(network, x, None, training)
-        return own if self.teacher is None else (*own, ops.stop_gradient(self.teacher(x, training=False)))
+        return own if self.teacher is None else (*own, watched(self.teacher, x))
 
     def loss(self, y: Tensor, clean: Tensor, adversarial: Tensor | None = None) -> Tensor:
         """Return (batch,) losses; what comes second are the teacher's logits."""

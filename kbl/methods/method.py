@@ -127,7 +127,10 @@ class Method(abc.ABC):
         return self.both(lambda images: network(images, training=training), x, x_adv)
 
     def both(self, call: Callable[[Tensor], Tensor], x: Tensor, x_adv: Tensor) -> tuple[Tensor, Tensor]:
-        """Call on clean and adversarial images as `batch_norm` says."""
+        """Call on clean and adversarial images as `batch_norm` says.
+
+        What layers add to the loss, such as an activity regularizer, is that of the one batch or the sum of both.
+        """
         if self.batch_norm == "separate":
             return call(x), call(x_adv)
         outputs = call(ops.concatenate([x, x_adv], axis=0))
@@ -189,3 +192,10 @@ class Crafting:
         trainable = [variable.value for variable in network.trainable_variables]
         non_trainable = [variable.value for variable in network.non_trainable_variables]
         return network.stateless_call(trainable, non_trainable, x, training=True)[0]
+
+
+def watched(network: Network, x: Tensor) -> Tensor:
+    """Return the logits of images that are not trained on: nothing of this pass is kept or comes into the loss."""
+    mapping = [(variable, ops.stop_gradient(variable.value)) for variable in network.variables]
+    with keras.StatelessScope(state_mapping=mapping):
+        return ops.stop_gradient(network(x, training=False))

@@ -36,6 +36,11 @@ class Batches(keras.utils.PyDataset):
         self._epoch = epoch
         self._shuffle()
 
+    @property
+    def images(self) -> int:
+        """Number of images, those that wait included."""
+        return len(self._x)
+
     def __len__(self) -> int:
         """Return the number of batches an epoch."""
         return -(-len(self._order) // self._batch_size)

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from kbl.errors import DivergenceError
+from kbl.methods import ATBLR
 
 _REMEDIES = (
     "Remedies: bound the adversarial term (bound = 16), let its gradient through the means alone "
@@ -49,9 +50,10 @@ class StopOnDivergence(keras.callbacks.Callback):
 
     def _look(self, where: str, logs: Any) -> None:
         values = {name: float(value) for name, value in (logs or {}).items() if not isinstance(value, dict)}
-        is_regularized = getattr(self.model.method, "likelihood_weight", 0) > 0
+        method = self.model.method
+        is_unbounded = isinstance(method, ATBLR) and method.likelihood_weight > 0
         for name in _DISTANCES:
-            if is_regularized and values.get(name, 0.0) > self.limit:
+            if is_unbounded and values.get(name, 0.0) > self.limit:
                 raise DivergenceError(
                     f"Training ran away at {where}: {name}, the mean of ‖h - μ_y‖², is {values[name]:.3g}, "
                     "and the likelihood term of Eq. 8 has no lower bound. " + _REMEDIES
@@ -60,5 +62,5 @@ class StopOnDivergence(keras.callbacks.Callback):
             if name in values and not math.isfinite(values[name]):
                 raise DivergenceError(
                     f"Training ran away at {where}: {name} is {values[name]}. "
-                    + (_REMEDIES if is_regularized else _OTHER_REMEDIES)
+                    + (_REMEDIES if is_unbounded else _OTHER_REMEDIES)
                 )

@@ -2,6 +2,9 @@
 
 import copy
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import keras
@@ -15,6 +18,8 @@ from kbl.methods import AWP, Method, Natural
 from kbl.training import monitors
 from kbl.training.batches import Batches
 from kbl.training.divergence import StopOnDivergence
+from kbl.training.forward import Forward
+from kbl.training.given import check
 from kbl.training.memory import Memory
 from kbl.typing import Network, Tensor
 
@@ -76,9 +81,10 @@ class RobustModel(keras.Model):
         )
         self.method: Method = Natural()
         self.memory = Memory(name="memory")
-        self.companions: list[Network] = []
         self.weight_perturbation: AWP | None = None
         self._monitors = monitors.monitors()
+        # As a function: a layer would be one of this model's, with all its variables once more.
+        self._forward: Any = Forward(self).__call__
         self.built = True
         backend.prepare(network)
 
@@ -89,7 +95,7 @@ class RobustModel(keras.Model):
         weight_perturbation: AWP | None = None,
         **kwargs: Any,
     ) -> None:
-        """Configure training.
+        """Configure training; it begins anew: steps (of warm-ups, too), what a method remembers, the optimizer.
 
         Args:
             optimizer: as in ``keras.Model.compile``.
@@ -113,12 +119,23 @@ class RobustModel(keras.Model):
         self.method = copy.copy(method)  # what it remembers belongs to this model
         self.memory.begin(method.first_memory(self.network))
         self.method.remember(self.memory.values)
-        self.companions = list(method.companions)
+        self.steps_taken.assign(0)
         for companion in self.companions:
-            companion.trainable = False
             backend.prepare(companion)
         self.weight_perturbation = weight_perturbation
         super().compile(optimizer=optimizer, **kwargs)
+
+    @property
+    def companions(self) -> list[Network]:
+        """The method's further networks: saved with this model, not trained by it, their owner's otherwise."""
+        return list(self.method.companions)
+
+    @property
+    def non_trainable_variables(self) -> list[Any]:
+        """Keras' own, and the companions': a step on JAX knows no others."""
+        own = {id(variable) for variable in self.variables}
+        others = [variable for companion in self.companions for variable in companion.variables]
+        return [*super().non_trainable_variables, *(each for each in others if id(each) not in own)]
 
     @property
     def metrics(self) -> list[Any]:
@@ -130,8 +147,7 @@ class RobustModel(keras.Model):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return logits (batch, K) of images; of a tuple (clean, adversarial), what the method's forward returns."""
         if isinstance(inputs, tuple):
-            x, x_adv = inputs if len(inputs) == 2 else (inputs[0], None)
-            return self.method.forward(self.network, x, x_adv, bool(training))
+            return self._forward(inputs, training=training)
         return self.network(_images(inputs)[0], training=training)
 
     def train_step(self, *arguments: Any) -> Any:
@@ -167,7 +183,7 @@ class RobustModel(keras.Model):
         return images, y, sample_weight
 
     def perturbation(self, data: Any) -> list[Tensor] | None:
-        """Return what to add to each trainable weight before the step is taken, if anything."""
+        """Return what to add to each trainable weight for the step's forward pass, if anything."""
         if self.weight_perturbation is None:
             return None
         images, y, sample_weight = data
@@ -184,6 +200,16 @@ class RobustModel(keras.Model):
 
         _, gradients = backend.value_and_grad(loss, weights)
         return self.weight_perturbation(weights, gradients, ops.convert_to_tensor(self.steps_taken))
+
+    @contextmanager
+    def moved(self, shift: list[Tensor] | None) -> Iterator[None]:
+        """Take forward passes at weights that are moved by what `perturbation` returned."""
+        forward = self._forward
+        self._forward = partial(forward, shift=shift)
+        try:
+            yield
+        finally:
+            self._forward = forward
 
     def compute_loss(
         self,
@@ -215,15 +241,11 @@ class RobustModel(keras.Model):
         """Train as ``keras.Model.fit``; training that runs away raises `kbl.DivergenceError`.
 
         Raises:
-            ValueError: `x` is an array with values outside [0, 1], or the method follows images (IAAT) and batches do
-                not come with the place of each.
+            ValueError: `x` is an array with values outside [0, 1], or the method follows images (IAAT) and these are
+                more than it was told, or batches do not come with the place of each.
             DivergenceError: the loss is not finite, or the likelihood term grows without end.
         """
-        if isinstance(x, np.ndarray) and x.size and not (x.min() >= 0 and x.max() <= 1):
-            raise ValueError(
-                f"x must hold pixels in [0, 1]. Received: values from {x.min():.6g} to {x.max():.6g}. "
-                "Divide 8-bit pixels by 255; the network scales its input itself"
-            )
+        check(x, self.method, kwargs.get("validation_split") or 0.0)
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             # First of all, so that no other callback saves what has run away.
             callbacks = [StopOnDivergence(), *keras.tree.flatten(callbacks or [])]

@@ -271,6 +271,17 @@ def test_iaat_needs_to_know_which_images_it_sees(kind) -> None:
     model.evaluate(*tensors, verbose=0)  # at the attack's ε for all
 
 
+@pytest.mark.parametrize("batches", [True, False], ids=["Batches", "arrays"])
+def test_iaat_refuses_more_images_than_it_has_radii(batches) -> None:
+    x, y = np.full((5, 1, 1, 1), 0.9, "float32"), np.ones(5, "int32")
+    model = RobustModel(threshold())
+    model.compile(keras.optimizers.SGD(0.0), method=IAAT(attack=PGD(0.1, 0.1, 2), images=4, gamma=0.1))
+    with pytest.raises(ValueError, match=r"IAAT\(images=4\), and 5 images in fit"):
+        model.fit(Batches(x, y, 5, seed=0), verbose=0) if batches else model.fit(x, y, verbose=0)
+    if not batches:
+        model.fit(x, y, validation_split=0.2, verbose=0)  # trains on the first four
+
+
 def test_iaat_warms_up_at_the_fixed_radius() -> None:
     x = np.full((4, 1, 1, 1), 0.9, "float32")
     model = RobustModel(threshold())
@@ -314,6 +325,35 @@ def test_distillation() -> None:
     np.testing.assert_allclose(logs["loss"], expected, rtol=1e-5)
     for old, new in zip(before, teacher.weights, strict=True):
         np.testing.assert_array_equal(old, numbers(new))
+
+
+@pytest.mark.parametrize("kind", ["teacher", "sources"])
+def test_companions_stay_their_owners(kind) -> None:
+    """They are neither trained nor frozen, and what their owner does with them is seen by the next fit."""
+    companion = network(2)
+    companion.layers[1].trainable = False
+    method = (
+        DefensiveDistillation(teacher=companion)
+        if kind == "teacher"
+        else EnsembleAdversarialTraining(attack=FGSM(0.1), sources=(companion,))
+    )
+    own = network(1)
+    model = RobustModel(own)
+    model.compile(keras.optimizers.SGD(0.0), method=method, weight_perturbation=AWP(gamma=1e-6))
+    assert len(model.trainable_variables) == len(model.trainable_weights) == 4
+    options = {"batch_size": 12, "epochs": 2, "shuffle": False, "verbose": 0}
+    first = model.fit(X, Y, **options).history["loss"][-1]
+    assert [layer.trainable for layer in companion.layers] == [True, False, True]
+    owner = RobustModel(companion)
+    owner.compile(keras.optimizers.SGD(5.0))
+    before = companion.get_weights()
+    owner.fit(X, Y, epochs=1, verbose=0)
+    changed = [np.abs(a - b).max() > 0 for a, b in zip(before, companion.get_weights(), strict=True)]
+    assert changed == [False, False, True, True]
+    model.steps_taken.assign(0)
+    assert abs(model.fit(X, Y, **options).history["loss"][-1] - first) > 1e-3
+    model.compile(keras.optimizers.SGD(0.1), method=Natural())
+    assert len(model.variables) == len(own.variables) + 1, "an earlier method's companions are gone"
 
 
 # Adversarial weight perturbation.

@@ -8,6 +8,7 @@ from keras import layers, ops
 from kbl.attacks import FGSM, PGD
 from kbl.methods import AdversarialTraining, Natural
 from kbl.training import AveragedWeights, Batches, Overfitting, Probe, Recorder, RobustModel, overfitting
+from kbl.training.memory import SetAside
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(0, 1, (12, 2, 2, 1)).astype("float32")
@@ -77,6 +78,70 @@ def test_averaging_goes_on_after_a_cut(tmp_path) -> None:
     second.fit(Batches(X, Y, 4, 0, epoch=2), initial_epoch=2, epochs=3, verbose=0, callbacks=both)
     for a, b in zip(whole.network.get_weights(), second.network.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_the_last_step_is_gone_on_from_wherever_training_was_left() -> None:
+    """Within an epoch the model holds the weights of the last step: the average is that of six steps in one go."""
+    whole, cut = model_of(), model_of()
+    for model in (whole, cut):
+        for start in (0, 4, 8) * 2 if model is whole else (0, 4, 8):
+            model.train_on_batch(X[start : start + 4], Y[start : start + 4])
+    whole.optimizer.finalize_variable_values(whole.trainable_variables)
+    cut.fit(X, Y, batch_size=4, shuffle=False, verbose=0, callbacks=[AveragedWeights()])
+    for a, b in zip(whole.network.get_weights(), cut.network.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_the_average_stays_when_training_is_stopped() -> None:
+    """By a callback that comes after; and the optimizer's average is that one still."""
+
+    def stop(epoch, logs):
+        stopped.stop_training = True
+
+    whole, stopped = model_of(), model_of()
+    for model, epochs, callbacks in (
+        (whole, 1, []),
+        (stopped, 5, [keras.callbacks.LambdaCallback(on_epoch_end=stop)]),
+    ):
+        callbacks = [AveragedWeights(), *callbacks]
+        options = {"shuffle": False, "verbose": 0, "validation_data": (X, Y), "callbacks": callbacks}
+        model.fit(X, Y, batch_size=4, epochs=epochs, **options)
+    assert int(ops.convert_to_numpy(stopped.optimizer.iterations)) == 3
+    for a, b in zip(whole.network.get_weights(), stopped.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    stopped.optimizer.finalize_variable_values(stopped.trainable_variables)
+    for a, b in zip(whole.network.get_weights(), stopped.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_was_set_aside_before_other_steps_is_forgotten() -> None:
+    plain, other = model_of(), model_of()
+    other.memory.aside = SetAside(0, [np.zeros((4, 3), "float32"), np.zeros(3, "float32")])
+    for model in (plain, other):
+        model.train_on_batch(X, Y)
+        model.fit(X, Y, shuffle=False, verbose=0, callbacks=[AveragedWeights()])
+    assert other.memory.aside is None
+    for a, b in zip(plain.network.get_weights(), other.network.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_training_goes_on_after_a_cut_between_epochs() -> None:
+    """In the same process, from the weights of the last step, as if nothing had been."""
+    whole, cut = model_of(), model_of()
+    options = {"batch_size": 4, "shuffle": False, "verbose": 0}
+    whole.fit(X, Y, epochs=2, callbacks=[AveragedWeights()], **options)
+    fail = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cut.fit(X, Y, epochs=2, callbacks=[AveragedWeights(), fail], **options)
+    cut.fit(X, Y, epochs=1, callbacks=[AveragedWeights()], **options)
+    for a, b in zip(whole.network.get_weights(), cut.network.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    cut.fit(X, Y, epochs=1, callbacks=[AveragedWeights()], **options)
+
+
+def test_an_optimizer_that_does_not_average_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"needs an optimizer with use_ema=True\. Received: SGD"):
+        model_of(None).fit(X, Y, verbose=0, callbacks=[AveragedWeights()])
 
 
 def test_the_probe_measures_and_is_recorded(tmp_path) -> None:

@@ -11,7 +11,7 @@ from keras import layers
 from kbl import DivergenceError
 from kbl.attacks import FGSM
 from kbl.layers import GMMHead
-from kbl.methods import ATBLR, AdversarialTraining, Natural
+from kbl.methods import ATBLR, LGM, AdversarialTraining, Natural
 from kbl.training import Recorder, RobustModel, StopOnDivergence
 
 X = np.random.default_rng(0).uniform(0, 1, (12, 9)).astype("float32")
@@ -61,10 +61,18 @@ def test_the_means_only_form_does_not() -> None:
     assert max(history["adversarial_lkd"]) < 50
 
 
-@pytest.mark.parametrize("head", ["gmm", "dense"])
-def test_a_loss_that_is_no_number(head) -> None:
-    """Without a likelihood term in the loss its remedies would mislead, whatever the head."""
-    model = robust(AdversarialTraining(attack=FGSM(0.1)), rate=1e30, head=head)
+@pytest.mark.parametrize(
+    ("method", "head"),
+    [
+        (AdversarialTraining(attack=FGSM(0.1)), "gmm"),
+        (AdversarialTraining(attack=FGSM(0.1)), "dense"),
+        (LGM(), "gmm"),
+    ],
+    ids=["gmm", "dense", "lgm"],
+)
+def test_a_loss_that_is_no_number(method, head) -> None:
+    """Without ATBLR's likelihood term in the loss its remedies would mislead, whatever the head."""
+    model = robust(method, rate=1e30, head=head)
     pattern = r"ran away at epoch 1: \w+ is (nan|inf)\. Remedies: lower the learning rate"
     with pytest.raises(DivergenceError, match=pattern):
         fit(model, 3)
@@ -77,9 +85,10 @@ def test_weights_that_are_no_numbers() -> None:
         fit(model, 1)
 
 
-def test_a_long_way_to_the_means_alone_is_no_divergence() -> None:
-    """A network without a likelihood term may begin with features of any length."""
-    model = robust(Natural(), rate=0.0)
+@pytest.mark.parametrize("method", [Natural(), LGM()], ids=["natural", "lgm"])
+def test_a_long_way_to_the_means_alone_is_no_divergence(method) -> None:
+    """A network may begin with features of any length, and LGM's likelihood term only draws them in."""
+    model = robust(method, rate=0.0)
     model.network.layers[0].kernel.assign(np.full((9, 6), 1e4))
     assert fit(model, 1)["clean_lkd"][0] > 1e6
 

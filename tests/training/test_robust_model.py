@@ -15,7 +15,7 @@ from keras import layers, ops
 from kbl import random
 from kbl.attacks import FGSM, PGD
 from kbl.layers import GMMHead, RandomFlipCrop
-from kbl.methods import ATBLR, AdversarialTraining, Natural
+from kbl.methods import ATBLR, PATDA, AdversarialTraining, CenterLoss, Natural
 from kbl.training import RobustModel
 
 BACKEND = keras.config.backend()
@@ -297,6 +297,21 @@ def test_a_second_compile_takes_another_method() -> None:
     clean = model.fit(X, Y, batch_size=12, epochs=1, verbose=0).history["loss"][0]
     attacked = _with(model, FGSM(0.2)).fit(X, Y, batch_size=12, epochs=1, verbose=0).history["loss"][0]
     assert attacked > clean + 0.01
+
+
+def test_a_second_compile_begins_anew(tmp_path) -> None:
+    """The warm-up counts from there, and of what an earlier method remembered nothing is left."""
+    model = robust(PATDA(attack=ATTACK), "dense")
+    model.fit(X, Y, batch_size=4, epochs=1, verbose=0)
+    model.compile(keras.optimizers.SGD(0.0), method=CenterLoss())
+    assert [variable.name for variable in model.memory.weights] == ["centres"]
+    assert tuple(model.memory.weights[0].shape) == (3, 6)
+    model.save(tmp_path / "model.keras")
+    keras.saving.load_model(tmp_path / "model.keras").set_weights(model.get_weights())
+    method = AdversarialTraining(attack=FGSM(0.1), warmup_steps=10)
+    model.compile(keras.optimizers.SGD(0.0), method=method)
+    (images, x_adv), _, _ = model.attacked((X, Y), training=True)
+    np.testing.assert_allclose(np.abs(numbers(x_adv) - numbers(images)).max(), 0.01, atol=1e-6)
 
 
 # Callbacks and saving.
