@@ -1,4 +1,4 @@
-"""What is refused of the images that ``fit`` is given."""
+"""What is refused of the images and labels that ``fit`` is given."""
 
 import math
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 
 from kbl.methods import IAAT, Method
 from kbl.training.batches import Batches
+from kbl.typing import Network
 
 
 def check(x: Any, method: Method, validation_split: float) -> None:
@@ -36,3 +37,23 @@ def check(x: Any, method: Method, validation_split: float) -> None:
             f"images must be the number of training images. Received: IAAT(images={method.images}), and {count} images "
             f"in fit. Compile with IAAT(images={count}, …)"
         )
+
+
+def check_labels(y: Any, network: Network) -> None:
+    """Refuse class numbers that the network has no output for: some losses would take them for others.
+
+    Args:
+        y: what ``fit`` is given; of anything but a NumPy array of class numbers nothing is known before.
+        network: of a known output shape, else nothing is known either.
+
+    Raises:
+        ValueError: a label is no class of the network.
+    """
+    shape = getattr(network, "output_shape", None)
+    if isinstance(y, np.ndarray) and y.size and y.shape[1:] in ((), (1,)) and isinstance(shape, tuple):
+        classes = shape[-1]
+        if not (y.min() >= 0 and y.max() < classes):
+            raise ValueError(
+                f"y must hold classes 0 to {classes - 1}, as the network has {classes} outputs. "
+                f"Received: labels from {y.min()} to {y.max()}"
+            )

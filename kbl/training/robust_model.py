@@ -19,7 +19,7 @@ from kbl.training import monitors
 from kbl.training.batches import Batches
 from kbl.training.divergence import StopOnDivergence
 from kbl.training.forward import Forward
-from kbl.training.given import check
+from kbl.training.given import check, check_labels
 from kbl.training.memory import Memory
 from kbl.typing import Network, Tensor
 
@@ -241,11 +241,12 @@ class RobustModel(keras.Model):
         """Train as ``keras.Model.fit``; training that runs away raises `kbl.DivergenceError`.
 
         Raises:
-            ValueError: `x` is an array with values outside [0, 1], or the method follows images (IAAT) and these are
-                more than it was told, or batches do not come with the place of each.
+            ValueError: `x` is an array with values outside [0, 1] or `y` one of other classes, or the method follows
+                images (IAAT) and these are more than it was told, or batches do not come with the place of each.
             DivergenceError: the loss is not finite, or the likelihood term grows without end.
         """
         check(x, self.method, kwargs.get("validation_split") or 0.0)
+        check_labels(args[0] if args else kwargs.get("y"), self.network)
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             # First of all, so that no other callback saves what has run away.
             callbacks = [StopOnDivergence(), *keras.tree.flatten(callbacks or [])]

@@ -425,6 +425,14 @@ def test_images_outside_the_cube_are_refused(fitted) -> None:
         model.fit(np.full((2, 3, 3, 1), math.nan, "float32"), Y[:2])
 
 
+@pytest.mark.parametrize("y", [Y + 1, Y - 1, Y[:, None] + 3, Y + math.nan])
+def test_labels_that_are_no_classes_are_refused(fitted, y) -> None:
+    model, _ = fitted
+    for given in ((X, y), (X,)):
+        with pytest.raises(ValueError, match=r"y must hold classes 0 to 2, .* Received: labels from"):
+            model.fit(*given, **({} if len(given) == 2 else {"y": y}))
+
+
 def test_wrong_compilations_are_refused() -> None:
     model = RobustModel(network("dense"))
     with pytest.raises(ValueError, match=r"last layer must be kbl\.layers\.GMMHead"):
