@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # All that wants a GPU, in one go and resumable: the tests marked gpu, the benchmarks, the paper's recipes.
 #
-#   OUT=results/gpu BACKENDS="torch jax" PARTS="tests benchmarks mnist cifar" bash benchmarks/gpu.sh
+#   OUT=results/gpu BACKENDS="torch jax" PARTS="tests benchmarks mnist cifar" LIMIT=600 bash benchmarks/gpu.sh
 #
 # Needs kbl's dependencies and the backends' CUDA builds, and MNIST and CIFAR-10 by KBL_DATA. What is measured goes to
-# $OUT; called again with the same $OUT it goes on with the runs that were cut off. PARTS chooses, in this order:
+# $OUT; called again with the same $OUT it goes on with the runs that were cut off. LIMIT interrupts each command after
+# so many seconds, as Ctrl-C does. PARTS chooses, in this order:
 #   tests       the tests marked gpu, on each backend
 #   benchmarks  the table of docs/performance.md, on each backend, with torch's loop by hand as the floor of all (without
 #               memory, which is the host's)
@@ -17,20 +18,21 @@ BACKENDS="${BACKENDS:-torch jax}"
 PARTS="${PARTS:-tests benchmarks mnist cifar}"
 mkdir -p "$OUT"
 status=0
+limited() { timeout --signal=INT --kill-after=60 "${LIMIT:-0}" "$@" || status=1; }
 for backend in $BACKENDS; do
   if [[ " $PARTS " == *" tests "* ]]; then
-    KERAS_BACKEND="$backend" python3 -m pytest -q -m gpu tests || status=1
+    KERAS_BACKEND="$backend" limited python3 -m pytest -q -m gpu tests
   fi
   if [[ " $PARTS " == *" benchmarks "* ]]; then
-    python3 -m benchmarks --backend "$backend" --rounds 3 --no-memory --out "$OUT" || status=1
+    limited python3 -m benchmarks --backend "$backend" --rounds 3 --no-memory --out "$OUT"
   fi
 done
 main="${BACKENDS##* }" # the last of them trains
 if [[ " $PARTS " == *" mnist "* ]]; then
-  python3 -m kbl run recipes/paper/table1.toml --backend "$main" --set "scale=${SCALE:-paper}" --out "$OUT/table1" || status=1
+  limited python3 -m kbl run recipes/paper/table1.toml --backend "$main" --set "scale=${SCALE:-paper}" --out "$OUT/table1"
 fi
 if [[ " $PARTS " == *" cifar "* ]]; then
-  python3 -m kbl run recipes/paper/table2.toml --backend "$main" --set "scale=${SCALE:-gpu}" \
-    --set 'only=["resnet-natural","resnet-at","resnet-atblr"]' --out "$OUT/table2" || status=1
+  limited python3 -m kbl run recipes/paper/table2.toml --backend "$main" --set "scale=${SCALE:-gpu}" \
+    --set 'only=["resnet-natural","resnet-at","resnet-atblr"]' --out "$OUT/table2"
 fi
 exit "$status"
