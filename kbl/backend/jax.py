@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from kbl.backend.loops import once, repeating
 from kbl.backend.loops import repeated_inside as repeated_inside
-from kbl.backend.loops import repeating
 from kbl.backend.parts import drawn, random_states
 from kbl.typing import Network, Tensor
 
@@ -46,8 +46,13 @@ def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]
 
 
 def repeated(network: Network, step: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile the loop with the step."""
-    return compiled(network, repeating(step))
+    """Compile the loop with the step; an only step without it, as XLA takes twice as long in a loop on a CPU."""
+    loop, single = compiled(network, repeating(step)), compiled(network, once(step))
+
+    def run(constants: Any, state: Any, i: Any, stop: Any) -> Any:
+        return (single if (int(i), int(stop)) == (0, 1) else loop)(constants, state, i, stop)
+
+    return run
 
 
 def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *state_and_data: Any) -> Any:
