@@ -46,7 +46,7 @@ def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]
 
 
 def repeated(network: Network, step: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile the loop with the step; an only step without it, as XLA takes twice as long in a loop on a CPU."""
+    """Compile the loop with the step; an only step without it, as on a CPU XLA takes longer for it in a loop."""
     loop, single = compiled(network, repeating(step)), compiled(network, once(step))
 
     def run(constants: Any, state: Any, i: Any, stop: Any) -> Any:
