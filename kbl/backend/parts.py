@@ -38,6 +38,15 @@ def inference(network: Network) -> Callable[..., Tensor]:
     return forward
 
 
+def call_behind(tensor: Any) -> tuple[Any, list[Any]]:
+    """Return the layer or model that gave a symbolic tensor, and the tensors that it was called with.
+
+    Its own `input` may be of another call, and a nested model's is where it begins itself.
+    """
+    maker, call, _ = tensor._keras_history
+    return maker, list(maker._inbound_nodes[call].input_tensors)
+
+
 def leaves(layer: Any) -> Iterator[Any]:
     """Yield the layers inside a layer, to any depth, and itself."""
     for inner in getattr(layer, "layers", ()):

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 import keras
 from keras import layers, ops
 
+from kbl.backend.parts import call_behind
 from kbl.layers import GMMHead
 from kbl.typing import Network, Tensor
 
@@ -83,8 +84,7 @@ def _backwards(network: Network) -> list[Any]:
     found: list[Any] = []
     tensor = network.outputs[0]
     while tensor is not network.inputs[0]:
-        layer, call, _ = tensor._keras_history
-        given = layer._inbound_nodes[call].input_tensors
+        layer, given = call_behind(tensor)
         if len(given) != 1:
             raise ValueError(
                 f"a certificate needs layers one after the other. Received: {network.name}, which branches at "

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from kbl.attacks import AttackWarning, checks, predict
+from kbl.backend.parts import call_behind
 from kbl.typing import Network, Tensor
 
 
@@ -111,7 +112,7 @@ def _without_softmax(model: Network) -> Network | None:
             return None
         if isinstance(model, keras.Sequential):
             return keras.Sequential([keras.Input(batch_shape=model.input_shape), *layers[:-1], inner])
-        maker, given = _call_behind(model.outputs[0])
+        maker, given = call_behind(model.outputs[0])
         if maker is not last or len(given) != 1:
             return None
         return keras.Model(model.inputs[0], inner(given[0]), name=model.name)
@@ -128,12 +129,3 @@ def _without_softmax(model: Network) -> Network | None:
     outputs = linear(last.input)
     linear.set_weights(last.get_weights())
     return keras.Model(model.inputs[0], outputs, name=model.name)
-
-
-def _call_behind(tensor: Any) -> tuple[Any, list[Any]]:
-    """Return the layer or model that gave a symbolic tensor, and the tensors that it was called with.
-
-    A nested model's `input` is where it begins itself, not what it was called with.
-    """
-    maker, call, _ = tensor._keras_history
-    return maker, list(maker._inbound_nodes[call].input_tensors)

@@ -96,11 +96,8 @@ def plan(source: str | Path, overrides: Sequence[str] = ()) -> Plan:
     if scale not in suite.scales:
         known = ", ".join(suite.scales)
         raise RecipeError(str(path), [Fault("scale", f"expected one of {known}, received {scale}")])
-    faults, runs, is_whole = (
-        [*_repetition_faults(suite, options), *_reference_faults(suite, options.only or ())],
-        [],
-        True,
-    )
+    faults = [*_repetition_faults(suite, options), *_reference_faults(suite, options.only or ())]
+    runs, is_whole = [], True
     for seed in options.seeds or suite.scales[scale].seeds:
         for run, table, misplaced in _described(suite, scale, changes, seed):
             recipe, found = validated(table)
