@@ -8,8 +8,9 @@ from keras import ops
 
 from kbl import backend
 from kbl.attacks import ball
-from kbl.attacks.attack import Attack, Forward, Passes, State, choose, keep, per_image
+from kbl.attacks.attack import Attack, Passes
 from kbl.attacks.objective import LOSSES, TOWARDS, is_hit, objective, other_class
+from kbl.attacks.state import Forward, State, choose, keep, per_image
 from kbl.typing import LossName, Norm, Tensor
 
 _MOMENTUM = 0.75  # α of the paper

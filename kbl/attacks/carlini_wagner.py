@@ -7,9 +7,10 @@ import keras
 from keras import ops
 
 from kbl import backend
-from kbl.attacks.attack import Attack, Forward, Passes, State, choose, keep, per_image
+from kbl.attacks.attack import Attack, Passes
 from kbl.attacks.binary_search import next_constant
 from kbl.attacks.objective import is_hit, objective
+from kbl.attacks.state import Forward, State, choose, keep, per_image
 from kbl.typing import Tensor
 
 _SMOOTHING = 1.0 - 1e-6  # atanh of a pixel of exactly 0 or 1 would be infinite, and its gradient gone

@@ -8,9 +8,10 @@ from keras import ops
 
 from kbl import backend
 from kbl.attacks import ball
-from kbl.attacks.attack import Attack, Forward, Passes, State, choose, keep, per_image
+from kbl.attacks.attack import Attack, Passes
 from kbl.attacks.hyperplane import approach, length
 from kbl.attacks.objective import is_hit, other_class
+from kbl.attacks.state import Forward, State, choose, keep, per_image
 from kbl.losses import margin
 from kbl.losses.labels import pick
 from kbl.typing import Norm, Tensor

@@ -8,8 +8,9 @@ import keras
 from keras import ops
 
 from kbl import backend
-from kbl.attacks.attack import Attack, Forward, Passes, State, keep
+from kbl.attacks.attack import Attack, Passes
 from kbl.attacks.objective import is_hit, objective, other_class
+from kbl.attacks.state import Forward, State, keep
 from kbl.losses.labels import pick
 from kbl.typing import Tensor
 

@@ -8,9 +8,10 @@ import keras
 from keras import ops
 
 from kbl import backend
-from kbl.attacks.attack import Attack, Forward, Passes, State, choose, keep
+from kbl.attacks.attack import Attack, Passes
 from kbl.attacks.binary_search import next_constant
 from kbl.attacks.objective import is_hit, other_class
+from kbl.attacks.state import Forward, State, choose, keep
 from kbl.losses import cross_entropy
 from kbl.typing import Tensor
 

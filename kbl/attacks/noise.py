@@ -9,8 +9,9 @@ from keras import ops
 
 from kbl import random
 from kbl.attacks import ball
-from kbl.attacks.attack import Attack, Forward, Passes, State, keep
+from kbl.attacks.attack import Attack, Passes
 from kbl.attacks.objective import is_hit, objective
+from kbl.attacks.state import Forward, State, keep
 from kbl.typing import Norm, Tensor
 
 

@@ -8,8 +8,9 @@ from keras import ops
 
 from kbl import random
 from kbl.attacks import ball
-from kbl.attacks.attack import Attack, Forward, Passes, State, keep
+from kbl.attacks.attack import Attack, Passes
 from kbl.attacks.objective import is_hit, objective
+from kbl.attacks.state import Forward, State, keep
 from kbl.typing import Norm, Tensor
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of p, in queries of 10,000

@@ -10,11 +10,12 @@ import keras
 
 from kbl.attacks import AttackWarning, checks
 from kbl.evaluation import sections
-from kbl.evaluation.diagnostics import Evidence, diagnose
+from kbl.evaluation.diagnostics import diagnose
 from kbl.evaluation.fingerprint import description, fingerprint
 from kbl.evaluation.judge import Judge, Listener, start
 from kbl.evaluation.ledger import Ledger
 from kbl.evaluation.result import Result
+from kbl.evaluation.signs import Evidence
 from kbl.evaluation.standard import standard_for
 from kbl.evaluation.versions import versions
 from kbl.typing import Network, Norm, Tensor

@@ -9,7 +9,7 @@ from keras import layers, ops
 
 from kbl import backend
 from kbl.attacks import FAB, Attack
-from kbl.attacks.attack import keep, per_image
+from kbl.attacks.state import keep, per_image
 
 DUE = (99, 30, 5, 45)  # the step at which each start fools; the first never does
 

@@ -9,9 +9,10 @@ from keras import layers, ops
 
 import kbl
 from kbl.attacks import APGD, PGD, AutoAttack, Square, UniformNoise
-from kbl.evaluation.diagnostics import DIAGNOSTICS, Evidence, diagnose
+from kbl.evaluation.diagnostics import DIAGNOSTICS, diagnose
 from kbl.evaluation.probes import Probes, probe
 from kbl.evaluation.result import AttackResult
+from kbl.evaluation.signs import Evidence
 
 SIDE, CLASSES = 4, 4
 EPSILON = 0.1
