@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import keras
 
-from kbl.backend.loops import once, repeating
+from kbl.backend.jax_layers import fast_gradients
 from kbl.backend.loops import repeated_inside as repeated_inside
+from kbl.backend.loops import repeating
 from kbl.backend.parts import drawn, random_states
 from kbl.typing import Network, Tensor
 
@@ -33,7 +34,7 @@ def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]
             mapping = list(zip(alive.variables, values, strict=True))
             with keras.StatelessScope(state_mapping=mapping):
                 mapping += drawn(states, draw)
-            with keras.StatelessScope(state_mapping=mapping):
+            with keras.StatelessScope(state_mapping=mapping), fast_gradients(alive):
                 return alive(x, training=False)
 
         return kernel(forward, *arrays)
@@ -46,13 +47,8 @@ def compiled(network: Network, kernel: Callable[..., Any]) -> Callable[..., Any]
 
 
 def repeated(network: Network, step: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile the loop with the step; an only step without it, as on a CPU XLA takes longer for it in a loop."""
-    loop, single = compiled(network, repeating(step)), compiled(network, once(step))
-
-    def run(constants: Any, state: Any, i: Any, stop: Any) -> Any:
-        return (single if (int(i), int(stop)) == (0, 1) else loop)(constants, state, i, stop)
-
-    return run
+    """Compile the loop with the step."""
+    return compiled(network, repeating(step))
 
 
 def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *state_and_data: Any) -> Any:
@@ -62,12 +58,13 @@ def with_adversaries(model: Any, step: Callable[..., Any], training: bool, *stat
         *zip(model.trainable_variables, trainable, strict=True),
         *zip(model.non_trainable_variables, non_trainable, strict=True),
     ]
-    with keras.StatelessScope(state_mapping=mapping) as scope:
-        data = model.attacked(data, training)
-        shift = model.perturbation(data) if training else None
-    non_trainable = [scope.get_current_value(v) for v in model.non_trainable_variables]
-    with model.moved(shift):
-        return step((trainable, non_trainable, *rest), data)
+    with fast_gradients(model, *model.companions):
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            data = model.attacked(data, training)
+            shift = model.perturbation(data) if training else None
+        non_trainable = [scope.get_current_value(v) for v in model.non_trainable_variables]
+        with model.moved(shift):
+            return step((trainable, non_trainable, *rest), data)
 
 
 def fed(batches: Any) -> Any:

@@ -23,15 +23,6 @@ def repeating(step: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def once(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the kernel that takes a step, and has the arguments and results of that of `repeating`."""
-
-    def run(forward: Any, constants: Any, state: Any, i: Tensor, stop: Tensor) -> Any:
-        return i + 1, {**state, **step(forward, constants, state, i)}
-
-    return run
-
-
 def repeated_inside(
     forward: Any, identity: Any, step: Callable[..., Any], count: int, x: Tensor, constants: tuple[Any, ...]
 ) -> Tensor:
