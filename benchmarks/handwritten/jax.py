@@ -1,4 +1,7 @@
-"""By hand in JAX: whole attacks and whole training steps under jit, weights as arguments, buffers donated."""
+"""By hand in JAX: each step under jit and called from Python, weights as arguments, buffers donated.
+
+Not whole attacks under jit: in a loop XLA's convolutions are slow on a CPU (docs/performance.md).
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -82,88 +85,73 @@ class Floor:
         self.features = NETWORKS[name]
         self.w = {key: jnp.asarray(array) for key, array in weights.items()}
         self.learning = [key for key in self.w if "moving" not in key]
-        self._pgd = jax.jit(self._pgd_kernel, static_argnames=("steps", "random"))
-        self._cw = jax.jit(self._cw_kernel, static_argnames=("steps", "phases"))
-        self._step = jax.jit(
-            self._step_kernel, static_argnames=("method", "attack"), donate_argnums=(0, 1, 2)
-        )
+        self._start = jax.jit(self._start_kernel)
+        self._pgd_step = jax.jit(self._pgd_step_kernel, donate_argnums=1)
+        self._right = jax.jit(lambda w, x, y: self._logits(w, x).argmax(1) == y)
+        self._cw_step = jax.jit(self._cw_step_kernel, donate_argnums=1)
+        self._step = jax.jit(self._step_kernel, static_argnames="method", donate_argnums=(0, 1, 2))
 
     def _logits(self, w: Weights, x: Any) -> Any:
         return logits_of(w, self.features(w, x))
 
+    def _start_kernel(self, seed: Any, x: Any, epsilon: Any) -> Any:
+        noise = jax.random.uniform(jax.random.key(seed), x.shape, minval=-epsilon, maxval=epsilon)
+        return jnp.clip(x + noise, 0, 1)
+
+    def _pgd_step_kernel(self, w: Weights, x_adv: Any, x: Any, y: Any, epsilon: Any, step_size: Any) -> Any:
+        slope = jax.grad(lambda x_adv: entropies(self._logits(w, x_adv), y).sum())(x_adv)
+        return jnp.clip(
+            x_adv + step_size * jnp.sign(slope), jnp.clip(x - epsilon, 0, 1), jnp.clip(x + epsilon, 0, 1)
+        )
+
     def _craft(
-        self, w: Weights, key: Any, x: Any, y: Any, epsilon: Any, step_size: Any, steps: int, random: bool
+        self, seed: Any, x: Any, y: Any, epsilon: float, step_size: float, steps: int, random: bool
     ) -> Any:
-        gradient = jax.grad(lambda x_adv: entropies(self._logits(w, x_adv), y).sum())
-        low, high = jnp.clip(x - epsilon, 0, 1), jnp.clip(x + epsilon, 0, 1)
-
-        def step(_: Any, x_adv: Any) -> Any:
-            return jnp.clip(x_adv + step_size * jnp.sign(gradient(x_adv)), low, high)
-
-        start = x
-        if random:
-            start = jnp.clip(x + jax.random.uniform(key, x.shape, minval=-epsilon, maxval=epsilon), 0, 1)
-        return lax.fori_loop(0, steps, step, start)
-
-    def _pgd_kernel(
-        self, w: Weights, x: Any, y: Any, epsilon: Any, step_size: Any, steps: int, random: bool
-    ) -> Any:
-        right = self._logits(w, x).argmax(1) == y
-        x_adv = self._craft(w, jax.random.key(0), x, y, epsilon, step_size, steps, random)
-        return right & (self._logits(w, x_adv).argmax(1) == y)
+        x_adv = self._start(seed, x, epsilon) if random else jnp.array(x)
+        for _ in range(steps):
+            x_adv = self._pgd_step(self.w, x_adv, x, y, epsilon, step_size)
+        return x_adv
 
     def pgd(self, x: Any, y: Any, epsilon: float, step_size: float, steps: int, random: bool = True) -> Any:
-        return np.asarray(self._pgd(self.w, x, y, epsilon, step_size, steps=steps, random=random))
+        x, y = jnp.asarray(x), jnp.asarray(y)
+        right = self._right(self.w, x, y)
+        x_adv = self._craft(0, x, y, epsilon, step_size, steps, random)
+        return np.asarray(right & self._right(self.w, x_adv, y))
 
-    def _cw_kernel(self, w: Weights, x: Any, y: Any, c: Any, rate: Any, steps: int, phases: int) -> Any:
-        start = jnp.arctanh((2 * x - 1) * (1 - 1e-6))
+    def _cw_step_kernel(self, w: Weights, state: Any, x: Any, y: Any, i: Any, weight: Any, rate: Any) -> Any:
+        def loss(z: Any) -> Any:
+            x_adv = 0.5 * (jnp.tanh(z) + 1)
+            square = ((x_adv - x) ** 2).sum((1, 2, 3))
+            logits = self._logits(w, x_adv)
+            own = jnp.take_along_axis(logits, y[:, None], axis=1)[:, 0]
+            other = jnp.where(jax.nn.one_hot(y, logits.shape[1], dtype=bool), -jnp.inf, logits).max(1)
+            return (square + weight * jnp.maximum(own - other, 0)).sum(), (square, other > own)
 
-        def phase(_: Any, carried: Any) -> Any:
-            weight, low, high, best = carried
-
-            def loss(z: Any) -> Any:
-                x_adv = 0.5 * (jnp.tanh(z) + 1)
-                square = ((x_adv - x) ** 2).sum((1, 2, 3))
-                logits = self._logits(w, x_adv)
-                own = jnp.take_along_axis(logits, y[:, None], axis=1)[:, 0]
-                other = jnp.where(jax.nn.one_hot(y, logits.shape[1], dtype=bool), -jnp.inf, logits).max(1)
-                return (square + weight * jnp.maximum(own - other, 0)).sum(), (square, other > own)
-
-            def step(i: Any, state: Any) -> Any:
-                z, first, second, found, best = state
-                slope, (square, hit) = jax.grad(loss, has_aux=True)(z)
-                first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
-                direction = (
-                    first / (1 - 0.9 ** (i + 1.0)) / (jnp.sqrt(second / (1 - 0.999 ** (i + 1.0))) + 1e-8)
-                )
-                best = jnp.where(hit & (jnp.sqrt(square) < best), jnp.sqrt(square), best)
-                return z - rate * direction, first, second, found | hit, best
-
-            nothing = jnp.zeros_like(start)
-            state = (start, nothing, nothing, jnp.zeros(len(x), bool), best)
-            *_, found, best = lax.fori_loop(0, steps, step, state)
-            high = jnp.where(found, jnp.minimum(high, weight), high)
-            low = jnp.where(found, low, jnp.maximum(low, weight))
-            return jnp.where(jnp.isinf(high), weight * 10, 0.5 * (low + high)), low, high, best
-
-        nothing, without_end = jnp.zeros(len(x)), jnp.full(len(x), jnp.inf)
-        return lax.fori_loop(0, phases, phase, (nothing + c, nothing, without_end, without_end))[3]
+        z, first, second, found, best = state
+        slope, (square, hit) = jax.grad(loss, has_aux=True)(z)
+        first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
+        direction = first / (1 - 0.9 ** (i + 1.0)) / (jnp.sqrt(second / (1 - 0.999 ** (i + 1.0))) + 1e-8)
+        best = jnp.where(hit & (jnp.sqrt(square) < best), jnp.sqrt(square), best)
+        return z - rate * direction, first, second, found | hit, best
 
     def cw(self, x: Any, y: Any, steps: int, phases: int, c: float, rate: float) -> Any:
-        return np.asarray(self._cw(self.w, x, y, c, rate, steps=steps, phases=phases))
+        x, y = jnp.asarray(x), jnp.asarray(y)
+        weight, low, high = jnp.full(len(x), c), jnp.zeros(len(x)), jnp.full(len(x), jnp.inf)
+        best = jnp.full(len(x), jnp.inf)
+        for _ in range(phases):
+            start = jnp.arctanh((2 * x - 1) * (1 - 1e-6))
+            state = (start, jnp.zeros_like(x), jnp.zeros_like(x), jnp.zeros(len(x), bool), best)
+            for i in range(steps):
+                state = self._cw_step(self.w, state, x, y, i, weight, rate)
+            *_, found, best = state
+            high = jnp.where(found, jnp.minimum(high, weight), high)
+            low = jnp.where(found, low, jnp.maximum(low, weight))
+            weight = jnp.where(jnp.isinf(high), weight * 10, 0.5 * (low + high))
+        return np.asarray(best)
 
     def _step_kernel(
-        self,
-        w: Weights,
-        first: Weights,
-        second: Weights,
-        taken: Any,
-        x: Any,
-        y: Any,
-        method: str,
-        attack: Any,
+        self, w: Weights, first: Weights, second: Weights, taken: Any, x: Any, x_adv: Any, y: Any, method: str
     ) -> Any:
-        x_adv = lax.stop_gradient(self._craft(w, jax.random.key(taken), x, y, *attack, random=True))
         learning = {key: w[key] for key in self.learning}
         (loss, moments), slopes = jax.value_and_grad(
             partial(self._loss, w, x, x_adv, y, method), has_aux=True
@@ -196,8 +184,10 @@ class Floor:
         order = np.random.default_rng(0).permutation(len(x))
         first, second, taken = self.adam
         for rows in order[: len(x) // batch * batch].reshape(-1, batch):
+            images, labels = jnp.asarray(x[rows]), jnp.asarray(y[rows])
+            x_adv = self._craft(taken, images, labels, *attack, random=True)
             self.w, first, second, taken, loss = self._step(
-                self.w, first, second, taken, x[rows], y[rows], method=method, attack=attack
+                self.w, first, second, taken, images, x_adv, labels, method=method
             )
         self.adam = (first, second, taken)
         return float(loss)
