@@ -11,6 +11,7 @@ import keras
 from jax import lax
 
 from kbl.backend.parts import leaves
+from kbl.backend.pixel_blocks import pixel_blocks
 from kbl.typing import Network, Tensor
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -73,18 +74,26 @@ def _convolved_forward(*given: Any) -> tuple[Tensor, tuple[Tensor, Tensor]]:
 def _convolved_backward(
     strides: Any, padding: Any, dilation: Any, given: tuple[Tensor, Tensor], slope: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return JAX' own gradient in the kernel; that in the images by laying the slopes under the kernel turned round."""
+    """Return JAX' own gradient in the kernel; that in the images by laying the slopes under the kernel turned round.
+
+    Of images of few channels as blocks of pixels.
+    """
     x, kernel = given
     plain = partial(_plainly_convolved, strides, padding, dilation, x)
     (in_kernel,) = jax.linear_transpose(plain, kernel)(slope)
-    size, reached = x.shape[1:3], [(slope.shape[1 + i] - 1) * strides[i] for i in (0, 1)]
+    size, outputs = x.shape[1:3], slope.shape[1:3]
     reach = [(kernel.shape[i] - 1) * dilation[i] for i in (0, 1)]
-    before = [low for low, _ in lax.padtype_to_pads(size, [1 + each for each in reach], strides, padding)]
+    pads = lax.padtype_to_pads(size, [1 + each for each in reach], strides, padding)
+    before = tuple(low for low, _ in pads)
+    blocks = pixel_blocks(size, outputs, kernel.shape, strides, before) if dilation == (1, 1) else None
+    if blocks is not None:
+        pixels = _plainly_convolved(blocks.strides, blocks.pads, (1, 1), slope, blocks.kernel(kernel))
+        return blocks.images(pixels, *size), in_kernel
     in_images = lax.conv_general_dilated(
         slope,
         jnp.swapaxes(jnp.flip(kernel, (0, 1)), 2, 3),
         (1, 1),
-        [(reach[i] - before[i], size[i] - 1 + before[i] - reached[i]) for i in (0, 1)],
+        [(reach[i] - before[i], size[i] - 1 + before[i] - (outputs[i] - 1) * strides[i]) for i in (0, 1)],
         lhs_dilation=strides,
         rhs_dilation=dilation,
         dimension_numbers=_LAYOUT,

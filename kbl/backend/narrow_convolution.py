@@ -1,42 +1,44 @@
-"""PyTorch: a convolution of images of one channel, or few, whose gradient in the image is fast on a CPU."""
+"""PyTorch: a convolution of images of few channels, whose gradient in the images is fast on a CPU."""
 
-from functools import reduce
 from typing import Any
 
 import torch
-from torch.nn.functional import conv2d, pad, pixel_shuffle
+from torch.nn.functional import conv2d
 
+from kbl.backend.pixel_blocks import PixelBlocks, pixel_blocks
 from kbl.typing import Tensor
 
 
 class NarrowConvolution(torch.autograd.Function):
-    """A convolution whose gradient in the image is a product of matrices and a sum of shifted images.
-
-    oneDNN's kernel for it fills vectors with input channels, so that one channel leaves most of each empty: on the
-    first layer of the MNIST convnet it takes five times as long as this one, a fifth of an attack's step.
-    """
+    """A convolution whose gradient in the images is computed in blocks of pixels."""
 
     @staticmethod
-    def helps(images: Tensor, kernel: Tensor, strides: Any, dilation: Any, groups: int) -> bool:
-        """Tell whether it is at hand and its products take no more memory than the gradient that comes in."""
-        filters, channels, *sides = kernel.shape
-        products = channels * _whole(sides[0], strides[0]) * _whole(sides[1], strides[1])
-        return (
-            groups == 1
-            and strides[0] == strides[1]
-            and tuple(dilation) == (1, 1)
-            and products <= filters
-            and images.device.type == "cpu"
-            and images.dtype == torch.float32
-        )
+    def blocks(
+        images: Tensor, kernel: Tensor, strides: Any, padding: Any, dilation: Any, groups: int
+    ) -> PixelBlocks | None:
+        """Return the blocks of pixels, or None where they do not help."""
+        if groups != 1 or tuple(dilation) != (1, 1) or images.device.type != "cpu":
+            return None
+        if images.dtype != torch.float32:
+            return None
+        (filters, channels, *sides), size = kernel.shape, images.shape[2:]
+        outputs = [(size[i] + 2 * padding[i] - sides[i]) // strides[i] + 1 for i in (0, 1)]
+        shape = (*sides, channels, filters)
+        return pixel_blocks(tuple(size), tuple(outputs), shape, tuple(strides), tuple(padding))
 
     @staticmethod
     def forward(
-        ctx: Any, images: Tensor, kernel: Tensor, bias: Tensor | None, strides: Any, padding: Any
+        ctx: Any,
+        images: Tensor,
+        kernel: Tensor,
+        bias: Tensor | None,
+        strides: Any,
+        padding: Any,
+        blocks: PixelBlocks,
     ) -> Tensor:
-        """Return `torch.nn.functional.conv2d` of the arguments."""
+        """Return `torch.nn.functional.conv2d` of the arguments but the last."""
         ctx.save_for_backward(images, kernel)
-        ctx.strides, ctx.padding, ctx.biased = strides, padding, bias is not None
+        ctx.strides, ctx.padding, ctx.biased, ctx.blocks = strides, padding, bias is not None, blocks
         return conv2d(images, kernel, bias, strides, padding)
 
     @staticmethod
@@ -46,7 +48,7 @@ class NarrowConvolution(torch.autograd.Function):
         (gradient,) = gradients
         of_images, of_kernel, of_bias = None, None, None
         if ctx.needs_input_grad[0]:
-            of_images = _gradient_in_images(gradient, kernel, images.shape, ctx.strides, ctx.padding)
+            of_images = _gradient_in_images(gradient, kernel, images.shape[2:], ctx.blocks)
         if any(ctx.needs_input_grad[1:3]):
             _, of_kernel, of_bias = torch.ops.aten.convolution_backward(
                 gradient,
@@ -61,34 +63,20 @@ class NarrowConvolution(torch.autograd.Function):
                 1,
                 [False, *ctx.needs_input_grad[1:3]],
             )
-        return of_images, of_kernel, of_bias, None, None
+        return of_images, of_kernel, of_bias, None, None, None
 
 
-def _gradient_in_images(gradient: Tensor, kernel: Tensor, shape: Any, strides: Any, padding: Any) -> Tensor:
+def _gradient_in_images(gradient: Tensor, kernel: Tensor, size: Any, blocks: PixelBlocks) -> Tensor:
     """Return (batch, C, H, W).
 
-    Pixel p = s q + r of the padded image, 0 ≤ r < s, was seen by the outputs q - m at the kernel's place s m + r, for
-    each m: so for each m the products of all outputs with the kernel's places s m + r are shifted by m and added.
+    PyTorch pads both sides alike: where more is wanted after than before, whole blocks come before and are dropped.
     """
-    (batch, channels, *size), (filters, _, *sides) = shape, kernel.shape
-    (stride, _), (high, wide) = strides, gradient.shape[2:]
-    rows, columns = (_whole(side, stride) // stride for side in sides)
-    kernel = pad(kernel, (0, columns * stride - sides[1], 0, rows * stride - sides[0]))
-    places = kernel.reshape(filters, channels, rows, stride, columns, stride).permute(2, 4, 1, 3, 5, 0)
-    places = places.reshape(1, -1, filters).expand(batch, -1, -1)
-    outputs = gradient.permute(0, 2, 3, 1).reshape(batch, -1, filters).transpose(1, 2)
-    products = torch.bmm(places, outputs).view(batch, rows, columns, -1, high, wide)
-    shifted = (
-        pad(products[:, row, column], (column, columns - 1 - column, row, rows - 1 - row))
-        for row in range(rows)
-        for column in range(columns)
-    )
-    total = pixel_shuffle(reduce(torch.add, shifted), stride)
-    # What the padding added goes; what no output saw, because the strides did not reach it, comes back as zeros.
-    bottom = size[0] + padding[0] - total.shape[2]
-    right = size[1] + padding[1] - total.shape[3]
-    return pad(total, (-padding[1], right, -padding[0], bottom))
-
-
-def _whole(side: int, stride: int) -> int:
-    return -(-side // stride) * stride
+    taps = blocks.kernel(kernel.permute(2, 3, 1, 0)).permute(3, 2, 0, 1)
+    early = [
+        max(-((before - after) // stride), 0)
+        for (before, after), stride in zip(blocks.pads, blocks.strides, strict=True)
+    ]
+    padding = [blocks.pads[i][0] + early[i] * blocks.strides[i] for i in (0, 1)]
+    down, across = (slice(early[i], early[i] + blocks.counts[i]) for i in (0, 1))
+    pixels = conv2d(gradient, taps, None, blocks.strides, padding)[:, :, down, across]
+    return blocks.images(pixels.permute(0, 2, 3, 1), *size).permute(0, 3, 1, 2)

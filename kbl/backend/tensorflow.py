@@ -10,10 +10,12 @@ import tensorflow as tf
 
 from kbl.backend import loops
 from kbl.backend.parts import inference, leaves
+from kbl.backend.pixel_blocks import PixelBlocks, pixel_blocks
 from kbl.typing import Network, Tensor
 
 COMPILES_SHAPES = True
 _BATCH_SIZE = 32  # Keras' own
+_GPUS = bool(tf.config.list_physical_devices("GPU"))
 
 
 def value_and_grad(fn: Callable[[Any], tuple[Tensor, Any]], x: Any) -> tuple[Any, Any]:
@@ -159,18 +161,59 @@ def _standard(array: Any) -> Tensor:
 def prepare(network: Network) -> None:
     """Let 2-D convolutions add their bias by the operation that TensorFlow fuses with the convolution.
 
-    Keras adds it as one tensor to another, which costs a pass of its own. Results are the same.
+    Keras adds it as one tensor to another, which costs a pass of its own. Gradients in images of few channels are
+    computed in blocks of pixels on a CPU. Results are the same, up to rounding.
     """
     for layer in leaves(network):
-        if type(layer) is keras.layers.Conv2D and layer.use_bias and layer.data_format == "channels_last":
+        if type(layer) is keras.layers.Conv2D and layer.data_format == "channels_last":
             layer.call = _convolution(layer)
 
 
 def _convolution(layer: Any) -> Callable[[Tensor], Tensor]:
+    def plain(inputs: Tensor, kernel: Tensor, *bias: Tensor) -> Tensor:
+        outputs = layer.convolution_op(inputs, kernel)
+        return tf.nn.bias_add(outputs, *bias) if bias else outputs
+
     def convolution(inputs: Tensor) -> Tensor:
-        outputs = layer.convolution_op(inputs, layer.kernel)
-        outputs = tf.nn.bias_add(outputs, keras.ops.convert_to_tensor(layer.bias))
+        weights = [layer.kernel, layer.bias] if layer.use_bias else [layer.kernel]
+        weights = [tf.convert_to_tensor(keras.ops.convert_to_tensor(each)) for each in weights]  # as tensors
+        blocks = _pixel_blocks(layer, inputs, weights[0])
+        outputs = (plain if blocks is None else _narrow(layer, plain, blocks))(inputs, *weights)
         return outputs if layer.activation is None else layer.activation(outputs)
+
+    return convolution
+
+
+def _pixel_blocks(layer: Any, inputs: Tensor, kernel: Tensor) -> PixelBlocks | None:
+    size, outputs = (tuple(shape[1:3]) for shape in (inputs.shape, layer.compute_output_shape(inputs.shape)))
+    if None in size or layer.groups != 1 or tuple(layer.dilation_rate) != (1, 1) or _GPUS:
+        return None
+    sides, strides = tuple(kernel.shape[:2]), tuple(layer.strides)
+    before = [0, 0]
+    if layer.padding == "same":
+        before = [max((outputs[i] - 1) * strides[i] + sides[i] - size[i], 0) // 2 for i in (0, 1)]
+    return pixel_blocks(size, outputs, tuple(kernel.shape), strides, tuple(before))
+
+
+def _narrow(layer: Any, plain: Callable[..., Tensor], blocks: PixelBlocks) -> Callable[..., Tensor]:
+    """Return the convolution with the gradient in the images in blocks of pixels, the others TensorFlow's own."""
+
+    @tf.custom_gradient
+    def convolution(inputs: Tensor, kernel: Tensor, *bias: Tensor) -> Any:
+        def gradients(slope: Tensor) -> tuple[Tensor, ...]:
+            pads = [[0, 0], *map(list, blocks.pads), [0, 0]]
+            pixels = tf.nn.conv2d(slope, blocks.kernel(kernel), blocks.strides, pads)
+            in_kernel = tf.raw_ops.Conv2DBackpropFilter(
+                input=inputs,
+                filter_sizes=kernel.shape,
+                out_backprop=slope,
+                strides=(1, *layer.strides, 1),
+                padding=layer.padding.upper(),
+            )
+            in_bias = [tf.reduce_sum(slope, (0, 1, 2)) for _ in bias]
+            return blocks.images(pixels, *inputs.shape[1:3]), in_kernel, *in_bias
+
+        return plain(inputs, kernel, *bias), gradients
 
     return convolution
 

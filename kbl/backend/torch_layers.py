@@ -56,8 +56,11 @@ def _convolution(layer: Any) -> Callable[[Tensor], Tensor]:
                 images = pad(images, (before[1], after[1], before[0], after[0]))
         kernel = keras.ops.convert_to_tensor(layer.kernel).permute(3, 2, 0, 1)
         bias = keras.ops.convert_to_tensor(layer.bias) if layer.use_bias else None
-        if images.requires_grad and NarrowConvolution.helps(images, kernel, strides, dilation, groups):
-            outputs = NarrowConvolution.apply(images, kernel, bias, strides, padding)
+        blocks = None
+        if images.requires_grad:
+            blocks = NarrowConvolution.blocks(images, kernel, strides, padding, dilation, groups)
+        if blocks is not None:
+            outputs = NarrowConvolution.apply(images, kernel, bias, strides, padding, blocks)
         else:
             outputs = conv2d(images, kernel, bias, strides, padding, dilation, groups)
         outputs = outputs.permute(0, 2, 3, 1)
