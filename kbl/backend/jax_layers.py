@@ -23,7 +23,7 @@ def fast_gradients(*networks: Network) -> Iterator[None]:
 
     XLA runs a convolution on a CPU fast where images lie channels last and kernels (H, W, in, out). A gradient in the
     images has the kernel's last two axes the other way round. Outside of loops XLA turns them; inside it does not, and
-    takes twenty times as long. The gradient of max-pooling it scatters pixel by pixel, wherever that is.
+    takes up to 18 times as long. The gradient of max-pooling it scatters pixel by pixel, wherever that is.
 
     What is computed stays the same, and the layers are as they were in the end, so that `jax.jvp`, which does not know
     such gradients, works on them as ever.

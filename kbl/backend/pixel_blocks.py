@@ -77,16 +77,16 @@ def pixel_blocks(
     helps = side**2 * channels <= _VECTOR and 8 <= filters * channels <= 64 and min(sides) >= 3
     if not helps or any(side % stride for stride in strides):
         return None
-    axes = [_along(*axis, side) for axis in zip(images, outputs, sides, strides, before, strict=True)]
-    pads = tuple((axis[1], axis[2]) for axis in axes)
-    if min(min(pad) for pad in pads) < 0:
+    rows, *down = _along(images[0], outputs[0], sides[0], strides[0], before[0], side)
+    columns, *across = _along(images[1], outputs[1], sides[1], strides[1], before[1], side)
+    if min(*down, *across) < 0:
         return None
-    (rows, *_), (columns, *_) = axes
+    pads = (down[0], down[1]), (across[0], across[1])
     reach = len(rows), len(columns)
     weights = np.einsum("upt,vqs->uvpqts", rows, columns).reshape(prod(reach) * side**2, prod(sides))
-    counts = tuple(-(-size // side) for size in images)
-    steps = tuple(side // stride for stride in strides)
-    return PixelBlocks(side, counts, steps, pads, reach, weights)  # type: ignore[arg-type]
+    counts = -(-images[0] // side), -(-images[1] // side)
+    steps = side // strides[0], side // strides[1]
+    return PixelBlocks(side, counts, steps, pads, reach, weights)
 
 
 def _along(

@@ -15,7 +15,6 @@ from kbl.typing import Network, Tensor
 
 COMPILES_SHAPES = True
 _BATCH_SIZE = 32  # Keras' own
-_GPUS = bool(tf.config.list_physical_devices("GPU"))
 
 
 def value_and_grad(fn: Callable[[Any], tuple[Tensor, Any]], x: Any) -> tuple[Any, Any]:
@@ -186,7 +185,9 @@ def _convolution(layer: Any) -> Callable[[Tensor], Tensor]:
 
 def _pixel_blocks(layer: Any, inputs: Tensor, kernel: Tensor) -> PixelBlocks | None:
     size, outputs = (tuple(shape[1:3]) for shape in (inputs.shape, layer.compute_output_shape(inputs.shape)))
-    if None in size or layer.groups != 1 or tuple(layer.dilation_rate) != (1, 1) or _GPUS:
+    if None in size or layer.groups != 1 or tuple(layer.dilation_rate) != (1, 1):
+        return None
+    if tf.config.list_physical_devices("GPU"):
         return None
     sides, strides = tuple(kernel.shape[:2]), tuple(layer.strides)
     before = [0, 0]

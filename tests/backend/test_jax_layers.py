@@ -18,7 +18,7 @@ from kbl.backend.jax_layers import fast_gradients
 from kbl.training import RobustModel
 
 if jax.default_backend() != "cpu":
-    pytest.skip("on a GPU JAX' own are as fast", allow_module_level=True)
+    pytest.skip("on a GPU the layers keep JAX' own", allow_module_level=True)
 
 # What JAX' own gradients are: a convolution under a kernel (H, W, out, in), and a scattering.
 SLOW = re.compile(r"rhs_spec=\(2, 3, 0, 1\)|select_and_scatter")
