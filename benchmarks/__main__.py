@@ -1,7 +1,7 @@
 """Measure kbl beside hand-written loops and its peers on every backend installed: ``python -m benchmarks [--quick]``.
 
 Contestants take turns in one process a backend; the table shows medians, and the ratio to the loop by hand (else to the
-fastest peer) with the range over the rounds. JSON goes to results/benchmark-BACKEND.json.
+fastest peer) with the range over the rounds. JSON goes to results/benchmark-BACKEND.json, case by case.
 """
 
 import argparse
@@ -9,6 +9,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,31 +41,53 @@ def main() -> int:
     for backend in arguments.backend or installed():
         chosen = [case for case in cases if backend == "torch" or case in CASES[:-2]]
         options = ["--rounds", str(rounds), "--batch", str(batch)]
-        records, ok = run(backend, "benchmarks.measure", *chosen, *options)
-        memory = []
-        skipped = arguments.case or arguments.quick or arguments.no_memory
-        for case in [] if skipped else MEMORY * MEMORY_PROCESSES:
-            for contestant in ("by hand", "kbl"):
-                found, fine = run(backend, "benchmarks.memory", case, contestant, **MEMORY_ENVIRONMENT)
-                memory, ok = memory + found, ok and fine
-        failed |= not ok
-        console.print(table(backend, records, memory))
-        if not arguments.quick and not arguments.case:
-            arguments.out.mkdir(parents=True, exist_ok=True)
-            content = json.dumps({"cases": records, "memory": memory}, indent=2, ensure_ascii=False)
-            (arguments.out / f"benchmark-{backend}.json").write_text(content + "\n", encoding="utf-8")
+        runs: list[Any] = [("cases", "benchmarks.measure", [*chosen, *options], {})]
+        if not (arguments.case or arguments.quick or arguments.no_memory):
+            runs += [
+                ("memory", "benchmarks.memory", [case, contestant], MEMORY_ENVIRONMENT)
+                for case in MEMORY * MEMORY_PROCESSES
+                for contestant in ("by hand", "kbl")
+            ]
+        found: dict[str, list[dict[str, Any]]] = {"cases": [], "memory": []}
+        for kind, module, words, settings in runs:
+            try:
+                for record in run(backend, module, *words, **settings):
+                    found[kind].append(record)
+                    if not arguments.quick and not arguments.case:
+                        write(arguments.out / f"benchmark-{backend}.json", found)
+            except subprocess.CalledProcessError as error:
+                sys.stderr.write(error.stderr)
+                failed = True
+        console.print(table(backend, found["cases"], found["memory"]))
     return int(failed)
 
 
-def run(backend: str, module: str, *words: str, **settings: str) -> tuple[list[dict[str, Any]], bool]:
-    """Return what a module prints as JSON, and whether it ended well; `settings` are environment variables."""
+def run(backend: str, module: str, *words: str, **settings: str) -> Iterator[dict[str, Any]]:
+    """Yield what a module prints as JSON, line by line; `settings` are environment variables.
+
+    Raises:
+        CalledProcessError: it failed in the end.
+    """
     environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"} | settings
     command = [sys.executable, "-W", "ignore", "-m", module, *words]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.stderr.write(done.stderr)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    return [json.loads(line) for line in lines], done.returncode == 0
+    with tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+        try:
+            for line in child.stdout or ():
+                if line.startswith("{"):
+                    yield json.loads(line)
+            status = child.wait()
+        finally:
+            child.kill()  # where this process was interrupted
+        if status:
+            errors.seek(0)
+            raise subprocess.CalledProcessError(status, command, stderr=errors.read())
+
+
+def write(path: Path, found: dict[str, Any]) -> None:
+    """Write what is measured so far."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def table(backend: str, records: list[dict[str, Any]], memory: list[dict[str, Any]]) -> Table:

@@ -106,6 +106,8 @@ def prepare(case: Case, batch: int, only: str | None = None) -> Work:
         made["by hand"] = _by_hand(case, weights, x, y, batch)
     if only in (None, "kbl"):
         made["kbl"] = _kbl(case, network, x, y, batch, epsilon)
+    if case.kind == "autoattack" and only is None:
+        made["kbl, 10 steps"] = _short_autoattack(network, x, y, batch, epsilon)
     if keras.config.backend() == "torch" and only is None:
         from benchmarks import peers
 
@@ -169,6 +171,19 @@ def _kbl(case: Case, network: Any, x: Any, y: Any, batch: int, epsilon: float) -
         attack = kbl.attacks.PGD(epsilon, epsilon / 10, case.steps, restarts=20)
     elif case.steps == 1:
         attack = kbl.attacks.FGSM(epsilon)
+    return lambda: float(1 - attack.search(network, x, y, batch_size=batch).fooled.mean())
+
+
+def _short_autoattack(network: Any, x: Any, y: Any, batch: int, epsilon: float) -> Callable[[], float]:
+    """As torchattacks has it by itself: 10 steps in all parts but Square."""
+    steps = {"epsilon": epsilon, "steps": 10}
+    parts = (
+        kbl.attacks.APGD(**steps),
+        kbl.attacks.APGD(**steps, loss="dlr", targets=9),
+        kbl.attacks.FAB(**steps, targets=9),
+        kbl.attacks.Square(epsilon),
+    )
+    attack = kbl.attacks.AutoAttack(epsilon, version="custom", attacks=parts)
     return lambda: float(1 - attack.search(network, x, y, batch_size=batch).fooled.mean())
 
 

@@ -7,6 +7,7 @@
 # $OUT; called again with the same $OUT it goes on with the runs that were cut off. LIMIT interrupts each command after
 # so many seconds, as Ctrl-C does. PARTS chooses, in this order:
 #   tests       the tests marked gpu, on each backend
+#   contracts   (not by default) what every attack promises, on each backend
 #   benchmarks  the table of docs/performance.md, on each backend, with torch's loop by hand as the floor of all (without
 #               memory, which is the host's)
 #   mnist       Table 1 at the paper's scale: adversarial training and ATBLR, 50 epochs of PGD-40
@@ -23,10 +24,16 @@ for backend in $BACKENDS; do
   if [[ " $PARTS " == *" tests "* ]]; then
     KERAS_BACKEND="$backend" limited python3 -m pytest -q -m gpu tests
   fi
+  if [[ " $PARTS " == *" contracts "* ]]; then
+    KERAS_BACKEND="$backend" limited python3 -m pytest -q tests/contracts tests/attacks
+  fi
   if [[ " $PARTS " == *" benchmarks "* ]]; then
     limited python3 -m benchmarks --backend "$backend" --rounds 3 --no-memory --out "$OUT"
   fi
 done
+if [[ " $PARTS " == *" benchmarks "* ]]; then
+  python3 -m benchmarks.render "$OUT"
+fi
 main="${BACKENDS##* }" # the last of them trains
 if [[ " $PARTS " == *" mnist "* ]]; then
   limited python3 -m kbl run recipes/paper/table1.toml --backend "$main" --set "scale=${SCALE:-paper}" --out "$OUT/table1"

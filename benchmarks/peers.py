@@ -103,7 +103,12 @@ def _art(
         return None
     shape = tuple(images.shape[1:])
     classifier = PyTorchClassifier(
-        module, torch.nn.CrossEntropyLoss(), shape, 10, clip_values=(0.0, 1.0), device_type="cpu"
+        module,
+        torch.nn.CrossEntropyLoss(),
+        shape,
+        10,
+        clip_values=(0.0, 1.0),
+        device_type="gpu" if images.is_cuda else "cpu",
     )
     if case.steps == 1:
         attack = FastGradientMethod(classifier, eps=epsilon, batch_size=len(images))
@@ -117,8 +122,8 @@ def _art(
             batch_size=len(images),
             verbose=False,
         )
-    x, y = np.ascontiguousarray(images.numpy()), labels.numpy()
-    return lambda: [torch.from_numpy(attack.generate(x, y))]
+    x, y = np.ascontiguousarray(images.cpu().numpy()), labels.cpu().numpy()
+    return lambda: [torch.from_numpy(attack.generate(x, y)).to(images.device)]
 
 
 def _cleverhans(

@@ -1,6 +1,7 @@
-"""The tables of docs/performance.md, from results/benchmark-*.json: ``python -m benchmarks.render``."""
+"""The tables of docs/performance.md, from results/benchmark-*.json: ``python -m benchmarks.render [FOLDER]``."""
 
 import json
+import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,14 +13,25 @@ BACKENDS = ("torch", "jax", "tensorflow")
 
 
 def main() -> None:
-    paths = {name: RESULTS / f"benchmark-{name}.json" for name in BACKENDS}
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
+    paths = {name: folder / f"benchmark-{name}.json" for name in BACKENDS}
     found = {name: json.loads(path.read_text("utf-8")) for name, path in paths.items() if path.exists()}
-    head = ("network", "case", "backend", "by hand, s", "kbl, s", "kbl / by hand", "rounds", "first call, s")
-    head += ("images/s", "share of peak")
+    head = (
+        "network",
+        "case",
+        "backend",
+        "by hand, s",
+        "kbl, s",
+        "kbl / by hand",
+        "rounds",
+        "kbl / torch by hand",
+    )
+    head += ("first call, s", "images/s", "share of peak")
     print("| " + " | ".join(head) + " |\n" + "| --- " * len(head) + "|")
     fixed = [record for name in found for record in found[name]["cases"] if record["id"] in PASSES]
+    floor = {one["id"]: one["medians"]["by hand"] for one in fixed if one["backend"] == "torch"}
     for record in sorted(fixed, key=lambda record: list(PASSES).index(record["id"])):
-        print(row(record))
+        print(row(record, floor.get(record["id"])))
     print(
         "\n| network | case | who | s | ratio to kbl | right after, % |\n| --- | --- | --- | --- | --- | --- |"
     )
@@ -43,12 +55,14 @@ def main() -> None:
             )
 
 
-def row(record: dict[str, Any]) -> str:
+def row(record: dict[str, Any], floor: float | None) -> str:
     medians, ratios = record["medians"], record["ratios"]["kbl"]
     share = PASSES[record["id"]] * record["forward_flops"] / medians["kbl"] / record["matrix_product_flops"]
+    beside = f"{medians['kbl'] / floor:.2f}" if floor else ""
     return (
         f"| {record['network']} | {record['case']} | {record['backend']} | {medians['by hand']:.3f} | "
         f"{medians['kbl']:.3f} | **{median(ratios):.2f}** | {min(ratios):.2f} to {max(ratios):.2f} | "
+        f"{beside} | "
         f"{record['first_call']['kbl']:.1f} | {record['batch'] / medians['kbl']:.0f} | {share:.0%} |"
     )
 
