@@ -132,11 +132,7 @@ class _Search:
     def batch(self, rows: np.ndarray[Any, Any], restarts: np.ndarray[Any, Any]) -> Iterator[float]:
         """Attack the images of some rows, each from a start; yield the share of the steps that is done."""
         size = padded_size(len(rows), self.batch_size)
-        arrays = {name: array[rows] for name, array in self.inputs.items()}
-        arrays |= {"restart": restarts, "key": to_numpy(random.key(self.seed, restarts))}
-        state = {name: filled(array, size) for name, array in arrays.items()}
-        state["done"] = np.arange(size) >= len(rows)
-        state = self.begin(self.numbers, state)
+        state = self.begin(self.numbers, self._arrays(rows, restarts, size))
         at_begin, at_step, at_end = self.passes
         self._count(at_begin, len(rows))
         i, length = 0, self.attack.length
@@ -168,6 +164,15 @@ class _Search:
             self._count(at_end, len(rows))
             self._harvest(state, rows, restarts, np.arange(len(rows)))
         yield 1.0
+
+    def _arrays(
+        self, rows: np.ndarray[Any, Any], restarts: np.ndarray[Any, Any], size: int
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """Return what a state begins with, filled up to `size`; what is filled up is done."""
+        given = {name: array[rows] for name, array in self.inputs.items()}
+        given |= {"restart": restarts, "key": to_numpy(random.key(self.seed, restarts))}
+        state = {name: filled(array, size) for name, array in given.items()}
+        return {**state, "done": np.arange(size) >= len(rows)}
 
     def _harvest(
         self,
