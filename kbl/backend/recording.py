@@ -162,7 +162,8 @@ def _scripted(graph: GraphModule) -> Callable[..., Any]:
         return plain.forward
 
     def run(*tensors: torch.Tensor) -> Any:
-        with torch.jit.optimized_execution(False):  # it would fuse operations on a GPU, and round otherwise
+        # It would fuse operations on a GPU, and round otherwise; and of results no gradients are asked for.
+        with torch.jit.optimized_execution(False), torch._C._AutoDispatchBelowAutograd():
             return script(*tensors)
 
     return run
