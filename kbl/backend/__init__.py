@@ -16,7 +16,7 @@
     Takes ``x = step(forward, x, *constants)`` `count` times inside a training step. Steps of one `identity` on one
     network do the same.
 ``COMPILES_SHAPES``
-    Whether each new shape costs a compilation.
+    Whether each new shape costs a compilation that few images are not worth.
 ``with_adversaries(model, step, training, *arguments)``
     Runs Keras' train or test step on the batch that ``model.attacked(data, training)`` returns. While training the
     step runs inside ``model.moved(model.perturbation(batch))``.

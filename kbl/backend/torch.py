@@ -15,7 +15,8 @@ from kbl.backend.recording import Recorded
 from kbl.backend.torch_layers import prepare as prepare
 from kbl.typing import Network, Tensor
 
-COMPILES_SHAPES = False
+# On a GPU steps are so short that recording one for each number of images would take longer than they do.
+COMPILES_SHAPES = torch.cuda.is_available()
 
 
 def value_and_grad(fn: Callable[[Any], tuple[Tensor, Any]], x: Any) -> tuple[Any, Any]:
