@@ -10,6 +10,7 @@
 #   contracts   (not by default) what every attack promises, on each backend
 #   benchmarks  the table of docs/performance.md, on each backend, with torch's loop by hand as the floor of all (without
 #               memory, which is the host's)
+#   profile     (not by default) where the time of an attack and of a training step goes, by hand and by kbl
 #   mnist       Table 1 at the paper's scale: adversarial training and ATBLR, 50 epochs of PGD-40
 #   cifar       Table 2 on ResNet-32 at the scale "gpu": natural, adversarial training, ATBLR; SCALE=paper for 200 epochs
 set -uo pipefail
@@ -33,6 +34,15 @@ for backend in $BACKENDS; do
 done
 if [[ " $PARTS " == *" benchmarks "* ]]; then
   python3 -m benchmarks.render "$OUT"
+fi
+if [[ " $PARTS " == *" profile "* ]]; then
+  for backend in $BACKENDS; do
+    for case in pgd40 resnet-pgd10 resnet-at; do
+      for contestant in kbl "by hand"; do
+        KERAS_BACKEND="$backend" limited python3 -m benchmarks.profile "$case" "$contestant" | tee -a "$OUT/profile.txt"
+      done
+    done
+  done
 fi
 main="${BACKENDS##* }" # the last of them trains
 if [[ " $PARTS " == *" mnist "* ]]; then
