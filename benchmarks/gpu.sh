@@ -33,13 +33,13 @@ for backend in $BACKENDS; do
   fi
 done
 if [[ " $PARTS " == *" benchmarks "* ]]; then
-  python3 -m benchmarks.render "$OUT"
+  limited python3 -m benchmarks.render "$OUT"
 fi
 if [[ " $PARTS " == *" profile "* ]]; then
   for backend in $BACKENDS; do
     for case in pgd40 resnet-pgd10 resnet-at; do
       for contestant in kbl "by hand"; do
-        KERAS_BACKEND="$backend" limited python3 -m benchmarks.profile "$case" "$contestant" | tee -a "$OUT/profile.txt"
+        KERAS_BACKEND="$backend" limited python3 -m benchmarks.profile "$case" "$contestant" >> "$OUT/profile.txt"
       done
     done
   done

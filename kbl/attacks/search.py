@@ -168,7 +168,7 @@ class _Search:
     def _arrays(
         self, rows: np.ndarray[Any, Any], restarts: np.ndarray[Any, Any], size: int
     ) -> dict[str, np.ndarray[Any, Any]]:
-        """Return what a state begins with, filled up to `size`; what is filled up is done."""
+        """Return what a state begins with, filled up to `size` (done there); nothing else keeps the arrays."""
         given = {name: array[rows] for name, array in self.inputs.items()}
         given |= {"restart": restarts, "key": to_numpy(random.key(self.seed, restarts))}
         state = {name: filled(array, size) for name, array in given.items()}
