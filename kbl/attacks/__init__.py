@@ -12,6 +12,7 @@ from kbl.attacks.lbfgs import LBFGS
 from kbl.attacks.noise import GaussianNoise, UniformNoise
 from kbl.attacks.outcome import Outcome, Progress
 from kbl.attacks.prediction import predict
+from kbl.attacks.random_search import RandomSearch
 from kbl.attacks.square import Square
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "GaussianNoise",
     "Outcome",
     "Progress",
+    "RandomSearch",
     "Square",
     "UniformNoise",
     "adaptive",

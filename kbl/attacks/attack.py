@@ -39,6 +39,8 @@ class Attack(ABC):
     """Numeric fields that shape the computation, and so do compile anew."""
     unseen: ClassVar[tuple[str, ...]] = ("name",)
     """Other fields that the computation does not see."""
+    looks_ahead: ClassVar[bool] = False
+    """Whether it is a `kbl.attacks.random_search.RandomSearch`."""
 
     @abstractmethod
     def begin(self, forward: Forward, state: State) -> State:
@@ -47,20 +49,6 @@ class Attack(ABC):
     @abstractmethod
     def step(self, forward: Forward, state: State, i: Tensor) -> State:
         """Return what the i-th step changes."""
-
-    def plan(self, state: State, steps: Tensor) -> State:
-        """Return what a number of steps need that nothing found in them changes, such as their random numbers.
-
-        Many small operations cost less at once. Called where `plans` is True.
-
-        Args:
-            state: of the batch.
-            steps: (S,) int32, the steps.
-
-        Returns:
-            Tensors (batch, S, ...); `step` finds each without the second axis in its state.
-        """
-        return {}
 
     def finish(self, forward: Forward, state: State) -> State:
         """Return what is changed after the last step; nothing by default."""
@@ -75,11 +63,6 @@ class Attack(ABC):
         """The number of starts on a network of so many classes; later ones take only the images that still stand."""
         targets = min(int(getattr(self, "targets", 0)), classes - 1)
         return int(getattr(self, "restarts", 1)) * max(targets, 1)
-
-    @property
-    def plans(self) -> bool:
-        """Whether it has a `plan`."""
-        return False
 
     @property
     def needs(self) -> int:

@@ -9,13 +9,14 @@ import numpy as np
 from keras import ops
 
 from kbl import backend, random
-from kbl.attacks import checks
+from kbl.attacks import ahead, checks
 from kbl.attacks.outcome import Outcome, Progress
 from kbl.attacks.prediction import batches, compiled, filled, padded_size, predict, to_numpy
 from kbl.typing import Network, Tensor
 
-_CHUNK = 20  # steps between looks at who is done
-# The first look comes sooner, as most are fooled early; not where each number of images that are left compiles.
+# Steps between looks at who is done. The first comes sooner, as most are fooled early; not where each number of images
+# that are left compiles.
+_CHUNK = ahead.SPAN
 _FIRST = _CHUNK if backend.COMPILES_SHAPES else 5
 
 
@@ -43,7 +44,7 @@ def search(
     checks.fit(network, images.shape[1:])
     checks.size(batch_size)
     total = len(images)
-    outcome = Outcome(images.copy(), np.zeros(total, bool), np.full(total, -np.inf, "float32"))
+    outcome = Outcome(np.empty_like(images), np.zeros(total, bool), np.full(total, -np.inf, "float32"))
     if total == 0:
         return outcome
     looks = spare_mistakes and not attack.begins_at_image
@@ -56,6 +57,7 @@ def search(
     if looks:
         reached = predicted.argmax(axis=1) == labels
         outcome.fooled = reached if getattr(attack, "targeted", False) else ~reached
+        outcome.x_adv[outcome.fooled] = images[outcome.fooled]
         if attack.minimum_norm:
             outcome.score[outcome.fooled] = 0.0  # minus the distance
         outcome.forward += total
@@ -107,18 +109,17 @@ class _Search:
                 "score": ops.full_like(ops.cast(state["done"], "float32"), -float("inf")),
                 "fooled": ops.zeros_like(state["done"]),
             }
+            if attack.looks_ahead:
+                state["taken"] = ops.zeros_like(state["y"])
             return {**state, **attack.with_numbers(numbers).begin(forward, state)}
 
-        def plan(forward: Any, numbers: Any, state: Any, i: Tensor) -> Any:
-            steps = i + ops.arange(_CHUNK, dtype="int32")
-            return {**state, "plan": attack.with_numbers(numbers).plan(state, steps)}
+        def plan(forward: Any, numbers: Any, state: Any) -> Any:
+            return ahead.plan(attack.with_numbers(numbers), state)
 
         def step(forward: Any, numbers: Any, state: Any, i: Tensor) -> Any:
-            place = ops.mod(i, ops.convert_to_tensor(_CHUNK, "int32"))
-            planned = {
-                name: ops.take(tensor, place, axis=1) for name, tensor in state.get("plan", {}).items()
-            }
-            return attack.with_numbers(numbers).step(forward, {**state, **planned}, i)
+            if attack.looks_ahead:
+                return ahead.step(attack.with_numbers(numbers), forward, state)
+            return attack.with_numbers(numbers).step(forward, state, i)
 
         def finish(forward: Any, numbers: Any, state: Any) -> Any:
             return {**state, **attack.with_numbers(numbers).finish(forward, state)}
@@ -137,33 +138,37 @@ class _Search:
         self._count(at_begin, len(rows))
         i, length = 0, self.attack.length
         while i < length:
-            if self.attack.plans and i % _CHUNK == 0:
-                state = self.plan(self.numbers, state, np.int32(i))
+            if self.attack.looks_ahead:
+                state = self.plan(self.numbers, {**state, "ahead": self._ahead(size)})
             stop = np.int32(min((i // _CHUNK + 1) * _CHUNK if i else _FIRST, length))
             reached, state = self.advance(self.numbers, state, np.int32(i), stop)
-            taken = int(reached) - i
-            self._count(at_step, taken * len(rows))
-            i += taken
+            tried = state["ahead"].shape[1] if self.attack.looks_ahead else 1
+            self._count(at_step, (int(reached) - i) * len(rows) * tried)
+            i = int(reached)
+            share = to_numpy(state["taken"]).mean() / length if self.attack.looks_ahead else i / length
             done, fooled = (to_numpy(state[name])[: len(rows)] for name in ("done", "fooled"))
             if not self.attack.minimum_norm:
                 np.minimum.at(self.first, rows[fooled], restarts[fooled])
                 done = done | (restarts > self.first[rows])
             left = np.flatnonzero(~done)
-            if len(left) < len(rows) and (
-                len(left) == 0 or padded_size(len(left), self.batch_size) < 0.8 * size
-            ):
+            fewer = share < 0.9 and padded_size(len(left), self.batch_size) < 0.8 * size
+            if len(left) < len(rows) and (len(left) == 0 or fewer):
                 self._harvest(state, rows, restarts, np.flatnonzero(done))
                 rows, restarts = rows[left], restarts[left]
                 if len(rows) == 0:
                     break
                 size = padded_size(len(rows), self.batch_size)
                 state = _take(state, left, size)
-            yield i / length
+            yield float(share)
         if len(rows):
             state = self.finish(self.numbers, state)
             self._count(at_end, len(rows))
             self._harvest(state, rows, restarts, np.arange(len(rows)))
         yield 1.0
+
+    def _ahead(self, size: int) -> np.ndarray[Any, Any]:
+        """Return for each of so many images the steps that are tried at once: as many as a batch holds."""
+        return np.tile(np.arange(min(self.batch_size // size, ahead.MOST), dtype="int32"), (size, 1))
 
     def _arrays(
         self, rows: np.ndarray[Any, Any], restarts: np.ndarray[Any, Any], size: int
@@ -187,6 +192,7 @@ class _Search:
         rows, restarts = rows[slots], restarts[slots]
         before, found = outcome.fooled[rows], outcome.score[rows]
         better = (fooled & ~before) | ((fooled == before) & (score > found))
+        better |= ~before & (found == -np.inf)  # nothing is known of it yet
         if not self.attack.minimum_norm:
             np.minimum.at(self.first, rows[fooled], restarts[fooled])
             better = np.where(fooled, restarts == self.first[rows], better)

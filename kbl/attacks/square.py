@@ -1,6 +1,7 @@
 """Square attack: random search with squares, from the network's outputs alone."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,8 +9,9 @@ from keras import ops
 
 from kbl import random
 from kbl.attacks import ball
-from kbl.attacks.attack import Attack, Passes
+from kbl.attacks.attack import Passes
 from kbl.attacks.objective import is_hit, objective
+from kbl.attacks.random_search import RandomSearch
 from kbl.attacks.state import Forward, State, keep
 from kbl.typing import Norm, Tensor
 
@@ -18,7 +20,7 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of p, in queries
 
 @keras.saving.register_keras_serializable(package="kbl")
 @dataclass(frozen=True)
-class Square(Attack):
+class Square(RandomSearch):
     """Square attack (Andriushchenko, Croce, Flammarion & Hein, arXiv:1912.00049): no gradient is asked for.
 
     Each query changes the best image so far in a square at a random place and is kept if the margin
@@ -31,7 +33,7 @@ class Square(Attack):
 
     Args:
         epsilon: radius ε ≥ 0 of the ball, in pixel units (images lie in [0, 1]).
-        queries: forward passes of an image ≥ 1 from one start.
+        queries: images tried from one start, ≥ 1. Passes may be more or fewer, see `RandomSearch`.
         restarts: starts ≥ 1; later ones take only the images that still stand.
         norm: "linf" or "l2".
         p: 0 < p ≤ 1, the share of the first squares.
@@ -60,65 +62,80 @@ class Square(Attack):
         x, key = state["x"], random.key(state["key"], -1)
         if self.norm == "linf":
             stripes = _signs(random.uniform(key, state["index"], (1, *x.shape[2:])))
-            return self._judge(forward, state, self._project(x + self.epsilon * stripes, x))
-        tiles = _unit(_tiles(key, state["index"], x.shape[1:]))
-        return self._judge(forward, state, self._project(x + self.epsilon * tiles, x))
+            x_adv = ops.clip(x + self.epsilon * stripes, 0.0, 1.0)
+        else:
+            tiles = _unit(_tiles(key, state["index"], x.shape[1:]))
+            x_adv = ball.project(x + self.epsilon * tiles, x, self.epsilon, self.norm)
+        return keep(state, x_adv, *self.judge(forward, state, x_adv))
 
-    @property
-    def plans(self) -> bool:
-        """Where the squares lie, and their signs, depend on chance alone."""
-        return True
+    def plan(self, state: State, steps: Tensor) -> Tensor:
+        """Place and sign the squares: the rows inside, the columns inside (0 or 1), a sign for each channel.
 
-    def plan(self, state: State, steps: Tensor) -> State:
-        """Place and sign the squares."""
+        In L2 there follow the rows and columns of the square to be emptied, and then the first's top row, left column,
+        side, and whether its peaks lie side by side.
+        """
         height, width, channels = state["x"].shape[1:]
         keys = random.key(ops.expand_dims(state["key"], 1), steps)
         index = ops.expand_dims(state["index"], 1) + ops.zeros_like(keys)
-        draw = random.uniform(ops.reshape(keys, (-1,)), ops.reshape(index, (-1,)), (1, 1, 5 + channels))
-        draw = ops.reshape(draw, (*keys.shape, 1, 1, 5 + channels))
-        side = ops.reshape(self._side(steps, height, width), (-1, 1, 1, 1))
-        rows, columns = _window(draw[..., 0:2], side, height, width)
-        plan = {
-            "in_rows": _inside(rows, side),
-            "in_columns": _inside(columns, side),
-            "signs": _signs(draw[..., 5:]),
-        }
+        draw = random.uniform(ops.reshape(keys, (-1,)), ops.reshape(index, (-1,)), (5 + channels,))
+        draw = ops.reshape(draw, (*keys.shape, 5 + channels))
+        side = self._side(steps, height, width)
+        top, left = _corner(draw[..., 0], side, height), _corner(draw[..., 1], side, width)
+        plan = [_inside(top, side, height), _inside(left, side, width), _signs(draw[..., 5:])]
         if self.norm == "l2":
-            other_rows, other_columns = _window(draw[..., 2:4], side, height, width)
-            plan |= {"empty_rows": _inside(other_rows, side), "empty_columns": _inside(other_columns, side)}
-            plan |= {"rows": rows, "columns": columns, "turned": draw[..., 4:5] < 0.5}
-        return plan
+            plan += [
+                _inside(_corner(draw[..., 2], side, height), side, height),
+                _inside(_corner(draw[..., 3], side, width), side, width),
+                ops.stack(
+                    [ops.cast(number, "float32") for number in (top, left, side, draw[..., 4] < 0.5)], axis=-1
+                ),
+            ]
+        return ops.concatenate(plan, axis=-1)
 
-    def step(self, forward: Forward, state: State, i: Tensor) -> State:
-        """Judge the best image with a square changed."""
-        x, best, signs = state["x"], state["best"], state["signs"]
-        inside = state["in_rows"] & state["in_columns"]
-        if self.norm == "linf":
-            square = self._project(x + self.epsilon * signs, x)
-            return self._judge(forward, state, ops.where(inside, square, best))
+    def propose(self, state: State) -> Tensor:
+        """Change a square of the best image."""
+        x, best = state["x"], state["best"]
         height, width, channels = x.shape[1:]
-        emptied = state["empty_rows"] & state["empty_columns"]
+        rows, columns, signs, *more = _split(state["plan"], (height, width, channels, height, width, 4))
+        signs = signs[:, None, None, :]
+        if (
+            self.norm == "linf"
+        ):  # every pixel is at an end of its range: four radii take it to one, and clipping cuts
+            change = rows[:, :, None, None] * (columns[:, None, :, None] * (4.0 * self.epsilon * signs))
+            return ball.project(best + change, x, self.epsilon, self.norm)
+        inside = _square(rows, columns)
+        either = ops.maximum(inside, _square(*more[:2]))
+        top, left, side, turned = (number[:, :, None, None] for number in ops.split(more[2], 4, axis=-1))
         change = best - x
         squares = ops.square(change)
         unused = ops.maximum(self.epsilon**2 - ops.sum(squares, axis=(1, 2, 3), keepdims=True), 0.0)
-        freed = ops.sum(ops.where(inside | emptied, squares, 0.0), axis=(1, 2), keepdims=True)
-        side = self._side(i, height, width)
-        peaks = signs * _peaks(state["rows"], state["columns"], side, state["turned"], min(height, width))
-        new = _unit(ops.where(inside, peaks + _unit(ops.where(inside, change, 0.0), (1, 2)), 0.0), (1, 2))
-        new = new * ops.sqrt(unused / channels + freed)
-        change = ops.where(inside, new, ops.where(emptied, 0.0, change))
-        return self._judge(forward, state, self._project(x + self.epsilon * _unit(change), x))
+        freed = ops.sum(squares * either, axis=(1, 2), keepdims=True)
+        row = ops.reshape(ops.arange(height, dtype="float32"), (-1, 1, 1)) - top
+        column = ops.reshape(ops.arange(width, dtype="float32"), (-1, 1)) - left
+        peaks = signs * _peaks(row, column, side, turned > 0.0, min(height, width))
+        new = _unit((peaks + _unit(change * inside, (1, 2))) * inside, (1, 2))
+        change = change * (1.0 - either) + new * ops.sqrt(unused / channels + freed)
+        return ball.project(x + self.epsilon * _unit(change), x, self.epsilon, self.norm)
 
-    def _judge(self, forward: Forward, state: State, x_adv: Tensor) -> State:
+    def changes(self, state: State, plan: Tensor) -> Tensor | None:
+        """Tell which squares have not their signs already; in L∞ late in a search every other one has.
+
+        What they would change in all is a product of matrices: rows of the square, pixels' ways to their ends, columns.
+        """
+        if self.norm == "l2":
+            return None
+        best, (least, greatest) = state["best"], ball.region(state["x"], self.epsilon, self.norm)
+        batch, height, width, channels = best.shape
+        rows, columns, signs = _split(plan, (height, width, channels))
+        ways = ops.reshape(ops.concatenate([best - least, greatest - best], axis=2), (batch, height, -1))
+        ways = ops.reshape(ops.matmul(rows, ways), (batch, -1, 2, width, channels))
+        ways = ops.sum(ways * columns[:, :, None, :, None], axis=3)
+        return ops.any(ways * ops.stack([1.0 - signs, 1.0 + signs], axis=2) > 0.0, axis=(2, 3))
+
+    def judge(self, forward: Forward, state: State, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+        """Judge by the margin."""
         y, logits = state["y"], forward(x_adv)
-        score = objective("margin", y, logits, targeted=self.targeted)
-        return keep(state, x_adv, score, is_hit(y, logits, self.targeted))
-
-    def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Return x_adv in the ball; in L∞ it is its corner already, but for the cube."""
-        if self.norm == "linf":
-            return ops.clip(x_adv, 0.0, 1.0)
-        return ball.project(x_adv, x, self.epsilon, self.norm)
+        return objective("margin", y, logits, targeted=self.targeted), is_hit(y, logits, self.targeted)
 
     def _side(self, i: Tensor, height: int, width: int) -> Tensor:
         """Return the side of the i-th square, int32: √(p · height · width), in L2 odd and at least 3.
@@ -168,28 +185,26 @@ def _unit(change: Tensor, axes: tuple[int, ...] = (1, 2, 3)) -> Tensor:
     return change / ops.maximum(ops.sqrt(ops.sum(ops.square(change), axis=axes, keepdims=True)), 1e-12)
 
 
-def _window(draw: Tensor, side: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Place a square anywhere in the image.
-
-    Args:
-        draw: (..., 1, 1, 2) in [0, 1).
-        side: int32, of a shape that goes with the draw's.
-        height: of the image.
-        width: of the image.
-
-    Returns:
-        Rows (..., H, 1, 1) and columns (..., 1, W, 1) counted from the square's corner, int32.
-    """
-    rows, columns = (
-        ops.reshape(ops.arange(size, dtype="int32"), shape)
-        - ops.cast(draw[..., axis : axis + 1] * ops.cast(size - side + 1, "float32"), "int32")
-        for axis, (size, shape) in enumerate(((height, (-1, 1, 1)), (width, (-1, 1))))
-    )
-    return rows, columns
+def _corner(draw: Tensor, side: Tensor, size: int) -> Tensor:
+    """Place a line of `side` pixels anywhere in `size`: return its first, int32; the draw is in [0, 1)."""
+    return ops.cast(draw * ops.cast(size - side + 1, "float32"), "int32")
 
 
-def _inside(lines: Tensor, side: Tensor) -> Tensor:
-    return (lines >= 0) & (lines < side)
+def _inside(first: Tensor, side: Tensor, size: int) -> Tensor:
+    """Return which of `size` pixels lie in a line, (..., size): 1.0 or 0.0, which a CPU multiplies fast."""
+    line = ops.arange(size, dtype="int32") - ops.expand_dims(first, -1)
+    return ops.cast((line >= 0) & (line < ops.expand_dims(side, -1)), "float32")
+
+
+def _square(rows: Tensor, columns: Tensor) -> Tensor:
+    """Return which pixels lie in rows and columns, (batch, H, W, 1)."""
+    return rows[:, :, None, None] * columns[:, None, :, None]
+
+
+def _split(plan: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
+    """Return the parts of the last axis, as many as there are."""
+    ends = [end for end in np.cumsum(sizes) if end <= plan.shape[-1]]
+    return [plan[..., end - size : end] for end, size in zip(ends, sizes, strict=False)]
 
 
 def _peaks(rows: Tensor, columns: Tensor, side: Tensor, turned: Tensor, most: int) -> Tensor:
@@ -199,27 +214,39 @@ def _peaks(rows: Tensor, columns: Tensor, side: Tensor, turned: Tensor, most: in
     half has length √½.
 
     Args:
-        rows: int32, counted from the square's corner; what lies outside the square has no meaning.
-        columns: int32, likewise.
-        side: int32 scalar.
+        rows: whole numbers counted from the square's corner; what lies outside the square has no meaning.
+        columns: likewise.
+        side: of a shape that goes with theirs.
         turned: bool, whether the halves lie side by side and not one above the other.
         most: the greatest side.
     """
-    sums = np.cumsum([0.0, *(1.0 / k**2 for k in range(1, most // 2 + 2))]).astype("float32")
-    half = side // 2
-
-    def height(row: Tensor, column: Tensor) -> Tensor:
-        peak = ops.where(row < half, half // 2, half + (side - half) // 2)
-        distance = ops.maximum(ops.abs(row - peak), ops.abs(column - half))
-        return ops.take(sums, half + 1) - ops.take(sums, ops.minimum(distance, half + 1))
-
-    line = ops.arange(most, dtype="int32")
-    row, column = line[:, None], line[None, :]
-    squares = ops.where((row < side) & (column < side), ops.square(height(row, column)), 0.0)
-    first, second = (ops.sum(ops.where(part, squares, 0.0)) for part in (row < half, row >= half))
+    sums, lengths = (table.astype("float32") for table in _heights(most))
     rows, columns = ops.where(turned, columns, rows), ops.where(turned, rows, columns)
-    length = ops.where(rows < half, ops.sqrt(ops.maximum(first, 1e-24)), -ops.sqrt(second))
-    return height(rows, columns) / length * 0.5**0.5
+    half = side // 2
+    is_first = rows < half
+    peak = ops.where(is_first, half // 2, half + (side - half) // 2)
+    distance = ops.minimum(ops.maximum(ops.abs(rows - peak), ops.abs(columns - half)), half + 1)
+    half, side, distance = (ops.cast(number, "int32") for number in (half, side, distance))
+    height = ops.take(sums, half + 1) - ops.take(sums, distance)
+    return height / ops.where(is_first, ops.take(lengths[0], side), ops.take(lengths[1], side))
+
+
+def _heights(most: int) -> tuple[Any, Any]:
+    """Return ``Σ_{k≤d} 1/k²`` for every d, and what brings the halves of a square of every side to ±√½, (2, most + 1).
+
+    A half's length without that is the root of the sum of the squared heights of its pixels; of side 1 the first half
+    is empty.
+    """
+    sums = np.cumsum([0.0, *(1.0 / k**2 for k in range(1, most // 2 + 2))])
+    lengths = np.ones((2, most + 1))
+    for side in range(1, most + 1):
+        half = side // 2
+        row, column = np.arange(side)[:, None], np.arange(side)
+        peak = np.where(row < half, half // 2, half + (side - half) // 2)
+        distance = np.maximum(abs(row - peak), abs(column - half))
+        squares = (sums[half + 1] - sums[np.minimum(distance, half + 1)]) ** 2
+        lengths[:, side] = (2 * squares[:half].sum()) ** 0.5 or 1.0, -((2 * squares[half:].sum()) ** 0.5)
+    return sums, lengths
 
 
 def _tiles(key: Tensor, index: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -60,9 +60,12 @@ def test_a_pattern_of_one_pixel() -> None:
 @pytest.mark.parametrize(("side", "height", "width"), [(1, 4, 6), (3, 4, 6), (4, 4, 6), (5, 5, 5)])
 def test_places(side: int, height: int, width: int) -> None:
     """Every place where the square fits comes up, the last row and column included, and equally often."""
-    draw = random.uniform(random.key(1), np.arange(4000, dtype="int32"), (1, 1, 2))
-    rows, columns = module._window(draw, int32(side), height, width)
-    inside = numpy(module._inside(rows, int32(side)) & module._inside(columns, int32(side)))
+    draw = random.uniform(random.key(1), np.arange(4000, dtype="int32"), (2,))
+    rows, columns = (
+        module._inside(module._corner(draw[:, axis], int32(side), size), int32(side), size)
+        for axis, size in enumerate((height, width))
+    )
+    inside = numpy(module._square(rows, columns))
     assert inside.shape == (4000, height, width, 1)
     assert (inside.sum(axis=(1, 2, 3)) == side**2).all()
     corners = inside.reshape(4000, -1).argmax(axis=1)
@@ -74,7 +77,7 @@ def test_places(side: int, height: int, width: int) -> None:
     np.testing.assert_allclose(counts * len(expected) / 4000, 1, atol=0.35)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@NORMS
 def test_what_is_planned_for_several_queries_is_what_is_planned_for_each(norm: str) -> None:
     state = {
         "x": ops.zeros((3, 9, 8, 2)),
@@ -82,12 +85,12 @@ def test_what_is_planned_for_several_queries_is_what_is_planned_for_each(norm: s
         "key": random.key(5, ops.convert_to_tensor([0, 1, 1], "int32")),
     }
     attack = Square(0.1, 100, norm=norm)
-    together = attack.plan(state, ops.arange(8, 14, dtype="int32"))
+    steps = np.array([[8], [3], [90]]) + np.arange(6)
+    together = numpy(attack.plan(state, int32(steps)))
+    assert together.shape == (3, 6, 19 if norm == "linf" else 40)
     for j in range(6):
-        alone = attack.plan(state, ops.arange(8 + j, 9 + j, dtype="int32"))
-        assert alone.keys() == together.keys()
-        for name, tensor in alone.items():
-            np.testing.assert_array_equal(numpy(together[name])[:, j], numpy(tensor)[:, 0])
+        alone = numpy(attack.plan(state, int32(steps[:, j : j + 1])))
+        np.testing.assert_array_equal(together[:, j], alone[:, 0])
 
 
 def sides(attack: Square, queries: list[int], height: int, width: int) -> list[int]:
@@ -171,8 +174,7 @@ def test_one_query_in_l2_is_the_papers() -> None:
         "fooled": ops.zeros((12,), "bool"),
         "done": ops.zeros((12,), "bool"),
     }
-    planned = attack.plan(state, ops.stack([i - 1, i]))
-    attack.step(forward, {**state, **{name: tensor[:, 1] for name, tensor in planned.items()}}, i)
+    attack.step(forward, state, i)
     draws = numpy(random.uniform(random.key(key, i), state["index"], (5 + channels,)))
     for delta, draw, image, candidate in zip(best - x, draws, x, judged[0], strict=True):
         delta = delta.astype("float64")
@@ -276,8 +278,64 @@ def test_only_images_are_taken() -> None:
         Square(0.1, 5)(network, np.zeros((4, 60), "float32"), np.zeros(4))
 
 
+def one_by_one(attack: Square, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    """What a loop over the steps finds."""
+    network, count = linear_network(), len(x)
+    attack = attack.with_numbers(attack.numbers(x.shape[1:]))
+    state = {
+        "x": ops.convert_to_tensor(x),
+        "best": ops.convert_to_tensor(x),
+        "y": int32(y),
+        "index": ops.arange(count, dtype="int32"),
+        "key": random.key(3, int32(np.zeros(count))),
+        "score": ops.convert_to_tensor(np.full(count, -np.inf, "float32")),
+        "fooled": ops.zeros((count,), "bool"),
+        "done": ops.zeros((count,), "bool"),
+    }
+    state |= attack.begin(network, state)
+    for i in range(attack.length):
+        state |= attack.step(network, state, int32(i))
+    return {name: numpy(tensor) for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize("batch_size", [16, 33, 128])
+@NORMS
+def test_steps_at_once_find_what_steps_one_by_one_find(norm: str, batch_size: int, images) -> None:
+    """One, two and four at once; some images fall, some of them at once and some late, and some stand."""
+    y = predict(linear_network(), images).argmax(axis=1)
+    attack = Square(0.03 if norm == "linf" else 0.12, 90, norm=norm)
+    expected = one_by_one(attack, images, y)
+    assert 3 <= expected["fooled"].sum() <= 13
+    outcome = attack.search(linear_network(), images, y, batch_size=batch_size, seed=3)
+    np.testing.assert_array_equal(outcome.fooled, expected["fooled"])
+    np.testing.assert_allclose(outcome.x_adv, expected["best"], atol=1e-5)
+    np.testing.assert_allclose(outcome.score, expected["score"], atol=1e-5)
+
+
+def test_it_knows_which_squares_change_something(images) -> None:
+    """Told from products of matrices; here from the proposals, of an image halfway."""
+    y = predict(linear_network(), images).argmax(axis=1)
+    attack = Square(0.03, 200)
+    best = attack(linear_network(), images, y, batch_size=16)
+    attack = attack.with_numbers(attack.numbers(images.shape[1:]))
+    state = {
+        "x": ops.convert_to_tensor(images),
+        "best": ops.convert_to_tensor(best),
+        "index": ops.arange(16, dtype="int32"),
+        "key": random.key(8, int32(np.zeros(16))),
+    }
+    plan = attack.plan(state, int32(np.arange(100, 130) + np.zeros((16, 1))))
+    changes = numpy(attack.changes(state, plan))
+    for step in range(30):
+        proposed = numpy(attack.propose({**state, "plan": plan[:, step]}))
+        np.testing.assert_array_equal(changes[:, step], (proposed != best).any(axis=(1, 2, 3)))
+    assert 0.1 < changes.mean() < 0.95
+    assert replace(Square(0.1), norm="l2").changes(state, plan) is None
+
+
 @NORMS
 def test_queries_are_those_made(norm: str, images) -> None:
+    """None of a square that has its signs already; when several are made at once, some are for nothing."""
     if BACKEND != "torch":
         pytest.skip("passes are counted where Python makes them")
     calls = []
@@ -289,10 +347,16 @@ def test_queries_are_those_made(norm: str, images) -> None:
 
     network = keras.Sequential([keras.Input((6, 5, 2)), Counting(), layers.Flatten(), layers.Dense(3)])
     y = predict(network, images).argmax(axis=1)
-    calls.clear()
-    outcome = Square(1e-6, 30, norm=norm).search(network, images, y, batch_size=16)
-    assert calls[1:] == [16] * 30  # after the clean prediction
-    assert (outcome.forward, outcome.backward) == (31 * 16, 0)
+    for batch_size, most in ((16, 30), (64, 60)):
+        calls.clear()
+        outcome = Square(1e-6, 30, norm=norm).search(network, images, y, batch_size=batch_size)
+        assert (outcome.forward, outcome.backward) == (sum(calls), 0)
+        assert set(calls[:2]) == {16}  # the clean prediction, and the beginning
+        assert set(calls[2:]) == {batch_size}
+        if norm == "l2" and batch_size == 16:
+            assert sum(calls) == 31 * 16
+        else:
+            assert 16 * 16 < sum(calls) < (1 + most) * 16
 
 
 def test_fields() -> None:
