@@ -10,6 +10,7 @@ from kbl.typing import Tensor
 SPAN = 20  # calls of `step` that are planned at once
 MOST = 4  # steps tried at once; of more, too many would come after one that is kept
 _SEEN = 3  # steps looked at for one that is tried
+_KEPT = ("ahead", "length", "taken", "plan", "planned")  # of the state, what an attack does not see
 
 
 def plan(attack: Any, state: State) -> State:
@@ -17,8 +18,8 @@ def plan(attack: Any, state: State) -> State:
 
     Args:
         attack: a random search.
-        state: with ``taken``, (batch,) int32, the steps that each image has taken, and ``ahead``, (batch, k) int32,
-            0 … k - 1 for each image.
+        state: with ``taken`` and ``length``, (batch,) int32, the steps that each image has taken and is to take, and
+            ``ahead``, (batch, k) int32, 0 … k - 1 for each image.
     """
     steps = ops.arange(SPAN * _SEEN * state["ahead"].shape[1], dtype="int32")
     return {
@@ -39,7 +40,7 @@ def step(attack: Any, forward: Forward, state: State) -> State:
         forward: images to logits.
         state: planned by `plan`, no more than `SPAN` calls ago.
     """
-    ahead, taken = state["ahead"], ops.expand_dims(state["taken"], 1)
+    ahead, length, taken = state["ahead"], state["length"], ops.expand_dims(state["taken"], 1)
     batch, k = ahead.shape
     seen, images = _SEEN * k, ops.expand_dims(ops.arange(batch, dtype="int32"), 1)
     plans = ops.reshape(state["plan"], (batch * SPAN * seen, -1))
@@ -56,9 +57,9 @@ def step(attack: Any, forward: Forward, state: State) -> State:
         # Those that change something, and then the others; beyond the last that is tried comes the next to try.
         order = ops.sort(ops.where(changes, window, window + seen), axis=1)
         tried, passed = order[:, :k], ops.minimum(order[:, k : k + 1], seen)
-    vain = ops.reshape((tried >= seen) | (taken + tried >= attack.length), (-1,))
+    vain = ops.reshape((tried >= seen) | (taken + tried >= ops.expand_dims(length, 1)), (-1,))
     tried = ops.mod(tried, seen)
-    own = {name: state[name] for name in state if name not in ("ahead", "taken", "plan", "planned")}
+    own = {name: tensor for name, tensor in state.items() if name not in _KEPT}
     wide = {**_repeated(own, k), "plan": planned(tried)}
     x_adv = attack.propose(wide)
     score, hit = attack.judge(forward, wide, x_adv)
@@ -68,8 +69,8 @@ def step(attack: Any, forward: Forward, state: State) -> State:
     kept = ops.reshape(images * k + kept, (-1,))
     found = keep(state, *(ops.take(tensor, kept, axis=0) for tensor in (x_adv, score, hit)))
     passed = ops.min(ops.where(better, tried + 1, passed), axis=1)
-    taken = ops.minimum(state["taken"] + passed, attack.length)
-    return {**found, "done": found["done"] | (taken >= attack.length), "taken": taken}
+    taken = ops.minimum(state["taken"] + passed, length)
+    return {**found, "done": found["done"] | (taken >= length), "taken": taken}
 
 
 def _repeated(state: State, times: int) -> State:

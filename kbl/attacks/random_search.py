@@ -15,7 +15,7 @@ class RandomSearch(Attack):
 
     Where few images are left, several steps of each are tried at once, as many as a batch holds
     (`kbl.attacks.ahead`); what is found stays the same. So passes may be some more than steps, or fewer, as a
-    step that changes nothing is not tried.
+    step that changes nothing is not tried. An image that is fooled is done. `Square` (arXiv:1912.00049) is one.
     """
 
     looks_ahead: ClassVar[bool] = True
@@ -36,11 +36,21 @@ class RandomSearch(Attack):
 
     @abstractmethod
     def propose(self, state: State) -> Tensor:
-        """Return what a step tries in place of `best`; ``state["plan"]`` has its numbers, (batch, ...)."""
+        """Return what a step tries in place of `best`, (batch, ...) float32 in [0, 1].
+
+        Args:
+            state: of the batch, with the numbers of the step, (batch, numbers of a step), as ``plan``.
+        """
 
     @abstractmethod
     def judge(self, forward: Forward, state: State, x_adv: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the scores of what is tried, and whether it fools, (batch,) each."""
+        """Return the scores of what is tried, (batch,) float32, and whether it fools, (batch,) bool.
+
+        Args:
+            forward: images to logits.
+            state: of the batch.
+            x_adv: (batch, ...) what is tried.
+        """
 
     def changes(self, state: State, plan: Tensor) -> Tensor | None:
         """Tell which of the planned steps change the best image, (batch, S) bool; None, the default, if all do."""

@@ -139,7 +139,7 @@ class _Search:
         i, length = 0, self.attack.length
         while i < length:
             if self.attack.looks_ahead:
-                state = self.plan(self.numbers, {**state, "ahead": self._ahead(size)})
+                state = self.plan(self.numbers, {**state, **self._ahead(size)})
             stop = np.int32(min((i // _CHUNK + 1) * _CHUNK if i else _FIRST, length))
             reached, state = self.advance(self.numbers, state, np.int32(i), stop)
             tried = state["ahead"].shape[1] if self.attack.looks_ahead else 1
@@ -166,9 +166,10 @@ class _Search:
             self._harvest(state, rows, restarts, np.arange(len(rows)))
         yield 1.0
 
-    def _ahead(self, size: int) -> np.ndarray[Any, Any]:
-        """Return for each of so many images the steps that are tried at once: as many as a batch holds."""
-        return np.tile(np.arange(min(self.batch_size // size, ahead.MOST), dtype="int32"), (size, 1))
+    def _ahead(self, size: int) -> dict[str, np.ndarray[Any, Any]]:
+        """Return for so many images their steps and those tried at once, see `kbl.attacks.ahead`."""
+        tried = np.arange(min(self.batch_size // size, ahead.MOST), dtype="int32")
+        return {"ahead": np.tile(tried, (size, 1)), "length": np.full(size, self.attack.length, "int32")}
 
     def _arrays(
         self, rows: np.ndarray[Any, Any], restarts: np.ndarray[Any, Any], size: int

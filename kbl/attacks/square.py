@@ -1,7 +1,6 @@
 """Square attack: random search with squares, from the network's outputs alone."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +11,7 @@ from kbl.attacks import ball
 from kbl.attacks.attack import Passes
 from kbl.attacks.objective import is_hit, objective
 from kbl.attacks.random_search import RandomSearch
+from kbl.attacks.square_pattern import peaks, signs_of, tiles
 from kbl.attacks.state import Forward, State, keep
 from kbl.typing import Norm, Tensor
 
@@ -61,11 +61,11 @@ class Square(RandomSearch):
         """Judge the stripes or the tiles."""
         x, key = state["x"], random.key(state["key"], -1)
         if self.norm == "linf":
-            stripes = _signs(random.uniform(key, state["index"], (1, *x.shape[2:])))
+            stripes = signs_of(random.uniform(key, state["index"], (1, *x.shape[2:])))
             x_adv = ops.clip(x + self.epsilon * stripes, 0.0, 1.0)
         else:
-            tiles = _unit(_tiles(key, state["index"], x.shape[1:]))
-            x_adv = ball.project(x + self.epsilon * tiles, x, self.epsilon, self.norm)
+            start = _unit(tiles(key, state["index"], x.shape[1:]))
+            x_adv = ball.project(x + self.epsilon * start, x, self.epsilon, self.norm)
         return keep(state, x_adv, *self.judge(forward, state, x_adv))
 
     def plan(self, state: State, steps: Tensor) -> Tensor:
@@ -81,14 +81,13 @@ class Square(RandomSearch):
         draw = ops.reshape(draw, (*keys.shape, 5 + channels))
         side = self._side(steps, height, width)
         top, left = _corner(draw[..., 0], side, height), _corner(draw[..., 1], side, width)
-        plan = [_inside(top, side, height), _inside(left, side, width), _signs(draw[..., 5:])]
+        plan = [_inside(top, side, height), _inside(left, side, width), signs_of(draw[..., 5:])]
         if self.norm == "l2":
+            numbers = (ops.cast(number, "float32") for number in (top, left, side, draw[..., 4] < 0.5))
             plan += [
                 _inside(_corner(draw[..., 2], side, height), side, height),
                 _inside(_corner(draw[..., 3], side, width), side, width),
-                ops.stack(
-                    [ops.cast(number, "float32") for number in (top, left, side, draw[..., 4] < 0.5)], axis=-1
-                ),
+                ops.stack(list(numbers), axis=-1),
             ]
         return ops.concatenate(plan, axis=-1)
 
@@ -98,9 +97,8 @@ class Square(RandomSearch):
         height, width, channels = x.shape[1:]
         rows, columns, signs, *more = _split(state["plan"], (height, width, channels, height, width, 4))
         signs = signs[:, None, None, :]
-        if (
-            self.norm == "linf"
-        ):  # every pixel is at an end of its range: four radii take it to one, and clipping cuts
+        if self.norm == "linf":
+            # Every pixel is at an end of its range: four radii take it to one, and clipping cuts.
             change = rows[:, :, None, None] * (columns[:, None, :, None] * (4.0 * self.epsilon * signs))
             return ball.project(best + change, x, self.epsilon, self.norm)
         inside = _square(rows, columns)
@@ -112,8 +110,8 @@ class Square(RandomSearch):
         freed = ops.sum(squares * either, axis=(1, 2), keepdims=True)
         row = ops.reshape(ops.arange(height, dtype="float32"), (-1, 1, 1)) - top
         column = ops.reshape(ops.arange(width, dtype="float32"), (-1, 1)) - left
-        peaks = signs * _peaks(row, column, side, turned > 0.0, min(height, width))
-        new = _unit((peaks + _unit(change * inside, (1, 2))) * inside, (1, 2))
+        pattern = signs * peaks(row, column, side, turned > 0.0, min(height, width))
+        new = _unit((pattern + _unit(change * inside, (1, 2))) * inside, (1, 2))
         change = change * (1.0 - either) + new * ops.sqrt(unused / channels + freed)
         return ball.project(x + self.epsilon * _unit(change), x, self.epsilon, self.norm)
 
@@ -176,10 +174,6 @@ class Square(RandomSearch):
         return f"{self.name.capitalize()}-{self.queries}{starts}{norm}{targeted}"
 
 
-def _signs(draw: Tensor) -> Tensor:
-    return ops.where(draw < 0.5, -1.0, 1.0)
-
-
 def _unit(change: Tensor, axes: tuple[int, ...] = (1, 2, 3)) -> Tensor:
     """Scale to length 1 over some axes; nothing stays nothing."""
     return change / ops.maximum(ops.sqrt(ops.sum(ops.square(change), axis=axes, keepdims=True)), 1e-12)
@@ -205,61 +199,3 @@ def _split(plan: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
     """Return the parts of the last axis, as many as there are."""
     ends = [end for end in np.cumsum(sizes) if end <= plan.shape[-1]]
     return [plan[..., end - size : end] for end, size in zip(ends, sizes, strict=False)]
-
-
-def _peaks(rows: Tensor, columns: Tensor, side: Tensor, turned: Tensor, most: int) -> Tensor:
-    """Return the pattern η of the L2 attack: a positive and a negative peak, one in each half of a square.
-
-    At distance d = max(|row|, |column|) from a peak it is ``Σ_{k=d+1}^{m} 1/k²`` with m = ⌊side / 2⌋ + 1, and each
-    half has length √½.
-
-    Args:
-        rows: whole numbers counted from the square's corner; what lies outside the square has no meaning.
-        columns: likewise.
-        side: of a shape that goes with theirs.
-        turned: bool, whether the halves lie side by side and not one above the other.
-        most: the greatest side.
-    """
-    sums, lengths = (table.astype("float32") for table in _heights(most))
-    rows, columns = ops.where(turned, columns, rows), ops.where(turned, rows, columns)
-    half = side // 2
-    is_first = rows < half
-    peak = ops.where(is_first, half // 2, half + (side - half) // 2)
-    distance = ops.minimum(ops.maximum(ops.abs(rows - peak), ops.abs(columns - half)), half + 1)
-    half, side, distance = (ops.cast(number, "int32") for number in (half, side, distance))
-    height = ops.take(sums, half + 1) - ops.take(sums, distance)
-    return height / ops.where(is_first, ops.take(lengths[0], side), ops.take(lengths[1], side))
-
-
-def _heights(most: int) -> tuple[Any, Any]:
-    """Return ``Σ_{k≤d} 1/k²`` for every d, and what brings the halves of a square of every side to ±√½, (2, most + 1).
-
-    A half's length without that is the root of the sum of the squared heights of its pixels; of side 1 the first half
-    is empty.
-    """
-    sums = np.cumsum([0.0, *(1.0 / k**2 for k in range(1, most // 2 + 2))])
-    lengths = np.ones((2, most + 1))
-    for side in range(1, most + 1):
-        half = side // 2
-        row, column = np.arange(side)[:, None], np.arange(side)
-        peak = np.where(row < half, half // 2, half + (side - half) // 2)
-        distance = np.maximum(abs(row - peak), abs(column - half))
-        squares = (sums[half + 1] - sums[np.minimum(distance, half + 1)]) ** 2
-        lengths[:, side] = (2 * squares[:half].sum()) ** 0.5 or 1.0, -((2 * squares[half:].sum()) ** 0.5)
-    return sums, lengths
-
-
-def _tiles(key: Tensor, index: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Cover the image with squares of a fifth of its side, each turned and signed by chance, (batch, H, W, C)."""
-    height, width, channels = shape
-    side = max(min(height, width) // 5, 1)
-    down, across = height // side, width // side
-    rows = np.arange(height)[:, None, None] - height % side // 2
-    columns = np.arange(width)[:, None] - width % side // 2
-    inside = (rows >= 0) & (rows < down * side) & (columns >= 0) & (columns < across * side)
-    tile = np.where(inside, rows // side * across + columns // side, 0).ravel().astype("int32")
-    draw = random.uniform(key, index, (down * across, 1 + channels))
-    draw = ops.reshape(ops.take(draw, tile, axis=1), (-1, height, width, 1 + channels))
-    rows, columns = (ops.convert_to_tensor((line % side).astype("int32")) for line in (rows, columns))
-    peaks = _peaks(rows, columns, ops.convert_to_tensor(side, "int32"), draw[..., :1] < 0.5, side)
-    return ops.where(inside, peaks * _signs(draw[..., 1:]), 0.0)

@@ -9,7 +9,7 @@ import pytest
 from keras import layers, ops
 
 from kbl import random
-from kbl.attacks import predict
+from kbl.attacks import predict, square_pattern
 from kbl.attacks import square as module
 from kbl.attacks.square import Square
 
@@ -44,7 +44,9 @@ def test_the_pattern(side: int) -> None:
     """Two peaks of opposite sign, one in each half; the square's corner lies at (2, 1) of the image."""
     rows, columns = np.arange(30).reshape(1, 30, 1, 1) - 2, np.arange(28).reshape(1, 1, 28, 1) - 1
     turned = np.array([False, True]).reshape(2, 1, 1, 1)
-    peaks = numpy(module._peaks(int32(rows), int32(columns), int32(side), ops.convert_to_tensor(turned), 28))
+    peaks = numpy(
+        square_pattern.peaks(int32(rows), int32(columns), int32(side), ops.convert_to_tensor(turned), 28)
+    )
     assert peaks.shape == (2, 30, 28, 1)
     inside = peaks[:, 2 : 2 + side, 1 : 1 + side, 0]
     np.testing.assert_allclose(inside[0], eta(side), atol=2e-6)
@@ -53,7 +55,7 @@ def test_the_pattern(side: int) -> None:
 
 def test_a_pattern_of_one_pixel() -> None:
     zero = int32(np.zeros((1, 1, 1, 1)))
-    peaks = module._peaks(zero, zero, int32(1), ops.convert_to_tensor([[[[False]]]]), 1)
+    peaks = square_pattern.peaks(zero, zero, int32(1), ops.convert_to_tensor([[[[False]]]]), 1)
     np.testing.assert_allclose(numpy(peaks), [[[[-(0.5**0.5)]]]], rtol=1e-6)
 
 
@@ -116,7 +118,7 @@ def test_the_published_schedule() -> None:
 @pytest.mark.parametrize(("height", "width", "side"), [(28, 28, 5), (11, 17, 2), (4, 6, 1)])
 def test_tiles(height: int, width: int, side: int) -> None:
     """Tiles of a fifth of the image, in its middle; each is the pattern, turned or not, of either sign a channel."""
-    tiles = numpy(module._tiles(random.key(0), np.arange(6, dtype="int32"), (height, width, 2)))
+    tiles = numpy(square_pattern.tiles(random.key(0), np.arange(6, dtype="int32"), (height, width, 2)))
     assert tiles.shape == (6, height, width, 2)
     top, left = height % side // 2, width % side // 2
     covered = np.zeros((height, width), bool)
