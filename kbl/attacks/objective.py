@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from keras import ops
 
+from kbl import backend
 from kbl.losses import (
     cross_entropy,
     distance_margin,
@@ -69,7 +70,7 @@ def is_hit(y: Tensor, logits: Tensor, targeted: bool = False) -> Tensor:
 
     Where a logit is NaN there is no class: misclassified. (`argmax` would give the first, or another on TensorFlow.)
     """
-    right = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), y)
+    right = ops.equal(backend.argmax(logits), y)
     right = right & ~ops.any(ops.isnan(logits), axis=-1)
     return right if targeted else ~right
 

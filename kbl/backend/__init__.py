@@ -29,6 +29,9 @@
     computed, up to rounding.
 ``sign(x)``
     -1, 0 or 1; 0 of what is not a number.
+``argmax(x)``
+    The place of the greatest along the last axis, int32; of equals the first, as NumPy's. (Keras' takes 0.0 for greater
+    than -0.0 on two of the three, and asks for it each time.)
 ``allow_tf32(allowed)``
     Whether GPUs may multiply float32 matrices in TensorFloat-32. By themselves the frameworks differ in that.
 ``devices()``
@@ -43,6 +46,7 @@ if _NAME == "torch":
     from kbl.backend.torch import (
         COMPILES_SHAPES,
         allow_tf32,
+        argmax,
         compiled,
         devices,
         fed,
@@ -58,6 +62,7 @@ elif _NAME == "jax":
     from kbl.backend.jax import (
         COMPILES_SHAPES,
         allow_tf32,
+        argmax,
         compiled,
         devices,
         fed,
@@ -73,6 +78,7 @@ elif _NAME == "tensorflow":
     from kbl.backend.tensorflow import (
         COMPILES_SHAPES,
         allow_tf32,
+        argmax,
         compiled,
         devices,
         fed,
@@ -92,6 +98,7 @@ else:
 __all__ = [
     "COMPILES_SHAPES",
     "allow_tf32",
+    "argmax",
     "compiled",
     "devices",
     "fed",

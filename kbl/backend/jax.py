@@ -86,6 +86,11 @@ def sign(x: Tensor) -> Tensor:
     return jnp.sign(jnp.nan_to_num(x))
 
 
+def argmax(x: Tensor) -> Tensor:
+    """Return the place of the greatest along the last axis, int32; of equals the first."""
+    return jnp.argmax(x, -1).astype("int32")
+
+
 def allow_tf32(allowed: bool) -> None:
     """Set the precision of products of float32."""
     jax.config.update("jax_default_matmul_precision", "tensorfloat32" if allowed else "highest")

@@ -28,7 +28,8 @@ class PixelBlocks:
         strides: of the convolution of the slopes.
         pads: what the slopes are padded by: (before, after), down and across.
         reach: height and width of its kernel.
-        weights: (product of reach · side², height · width of the convolution's kernel), zeros and ones.
+        taps: (product of reach · side²,) int32, the tap of the convolution's kernel by which an output saw a pixel,
+            counted row by row; one more than there are where it did not.
     """
 
     side: int
@@ -36,14 +37,15 @@ class PixelBlocks:
     strides: tuple[int, int]
     pads: tuple[tuple[int, int], tuple[int, int]]
     reach: tuple[int, int]
-    weights: np.ndarray[Any, Any]
+    taps: np.ndarray[Any, Any]
 
     def kernel(self, kernel: Tensor) -> Tensor:
         """Return the kernel (*reach, F, side² · C) made of that of the convolution, (height, width, C, F)."""
         *_, channels, filters = kernel.shape
-        weights = ops.cast(self.weights, kernel.dtype)
-        made = ops.matmul(weights, ops.reshape(kernel, (-1, channels * filters)))
-        made = ops.reshape(made, (*self.reach, self.side**2, channels, filters))
+        weights = ops.pad(ops.reshape(kernel, (-1, channels * filters)), ((0, 1), (0, 0)))
+        made = ops.reshape(
+            ops.take(weights, self.taps, axis=0), (*self.reach, self.side**2, channels, filters)
+        )
         return ops.reshape(ops.transpose(made, (0, 1, 4, 2, 3)), (*self.reach, filters, -1))
 
     def images(self, blocks: Tensor, height: int, width: int) -> Tensor:
@@ -83,21 +85,25 @@ def pixel_blocks(
         return None
     pads = (down[0], down[1]), (across[0], across[1])
     reach = len(rows), len(columns)
-    weights = np.einsum("upt,vqs->uvpqts", rows, columns).reshape(prod(reach) * side**2, prod(sides))
+    rows, columns = rows[:, None, :, None], columns[:, None]
+    taps = (
+        np.where((rows < 0) | (columns < 0), prod(sides), rows * sides[1] + columns).ravel().astype("int32")
+    )
     counts = -(-images[0] // side), -(-images[1] // side)
     steps = side // strides[0], side // strides[1]
-    return PixelBlocks(side, counts, steps, pads, reach, weights)
+    return PixelBlocks(side, counts, steps, pads, reach, taps)
 
 
 def _along(
     size: int, outputs: int, taps: int, stride: int, before: int, side: int
 ) -> tuple[np.ndarray[Any, Any], int, int]:
-    """Return along an axis which tap (reach, side, taps) saw a pixel of a block, and how slopes are padded.
+    """Return along an axis which tap saw a pixel of a block, (reach, side), -1 if none, and how slopes are padded.
 
     Output o saw pixel p by tap p + before - stride · o.
     """
     first, last = -((taps - 1 - before) // stride), (side - 1 + before) // stride
-    output, pixel, tap = np.ogrid[first : last + 1, :side, :taps]
-    saw = (pixel + before - stride * output == tap).astype("float32")
+    output, pixel = np.ogrid[first : last + 1, :side]
+    tap = pixel + before - stride * output
+    saw = np.where((tap >= 0) & (tap < taps), tap, -1)
     furthest = (-(-size // side) - 1) * side // stride + last
     return saw, -first, furthest - (outputs - 1)

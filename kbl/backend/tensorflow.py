@@ -224,6 +224,11 @@ def sign(x: Tensor) -> Tensor:
     return tf.sign(tf.where(tf.math.is_nan(x), tf.zeros((), x.dtype), x))
 
 
+def argmax(x: Tensor) -> Tensor:
+    """Return the place of the greatest along the last axis, int32; of equals the first."""
+    return tf.argmax(x, -1, "int32")
+
+
 def allow_tf32(allowed: bool) -> None:
     """Set what matrix products and convolutions may use."""
     tf.config.experimental.enable_tensor_float_32_execution(allowed)

@@ -165,6 +165,11 @@ def sign(x: Tensor) -> Tensor:
     return torch.sign(torch.nan_to_num(x))
 
 
+def argmax(x: Tensor) -> Tensor:
+    """Return the place of the greatest along the last axis, int32; of equals the first."""
+    return torch.argmax(x, -1).to(torch.int32)
+
+
 def allow_tf32(allowed: bool) -> None:
     """Set what matrix products and cuDNN's convolutions may use."""
     torch.backends.cuda.matmul.allow_tf32 = allowed

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 from keras.saving import register_keras_serializable
 
+from kbl import backend
 from kbl.losses.labels import to_indices
 from kbl.methods.adversarial_training import AdversarialTraining
 from kbl.typing import Network, Tensor
@@ -78,7 +79,7 @@ class IAAT(AdversarialTraining):
             return self.attack.craft(forward, x, y, index, key, self.scale(step) * share)
 
         def withstands(radius: Tensor) -> Tensor:
-            return ops.cast(ops.argmax(forward(attacked(radius)), -1), "int32") == to_indices(y)
+            return backend.argmax(forward(attacked(radius))) == to_indices(y)
 
         def chosen() -> Tensor:
             larger = ops.minimum(kept + self.gamma, largest)

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kbl import backend
 from kbl.losses import likelihood_regularization
 from kbl.losses.labels import to_indices
 from kbl.typing import Tensor
@@ -30,7 +31,7 @@ def update(
     indices = to_indices(y)
     for outcome, logits in zip(outcomes, outputs, strict=False):
         logits = ops.stop_gradient(logits)
-        right = ops.cast(ops.cast(ops.argmax(logits, -1), "int32") == indices, "float32")
+        right = ops.cast(backend.argmax(logits) == indices, "float32")
         monitors[f"{outcome}_accuracy"].update_state(right)
         if gaussian and f"{outcome}_lkd" in monitors:
             monitors[f"{outcome}_lkd"].update_state(likelihood_regularization(indices, logits))

@@ -108,6 +108,9 @@ def test_a_block_is_what_its_pixels_were_seen_by() -> None:
     blocks = pixel_blocks((5, 5), (2, 2), (3, 3, 1, 8), (2, 2), (0, 0))
     assert (blocks.side, blocks.counts, blocks.strides, blocks.pads) == (4, (2, 2), (2, 2), ((1, 2), (1, 2)))
     assert blocks.reach == (3, 3)
-    saw = blocks.weights.reshape(3, 3, 4, 4, 3, 3)[:, 1, :, 0, :, 0]  # down, where across all is at its first
-    seen = [(output - 1, pixel, tap) for output, pixel, tap in np.argwhere(saw).tolist()]
+    taps = blocks.taps.reshape(3, 3, 4, 4)
+    down = taps[:, 1, :, 0]  # where across all is at its first
+    seen = [(output - 1, pixel, down[output, pixel] // 3) for output, pixel in np.argwhere(down < 9).tolist()]
+    assert (down[down < 9] % 3 == 0).all()
+    assert taps.max() == 9  # none
     assert seen == [(-1, 0, 2), (0, 0, 0), (0, 1, 1), (0, 2, 2), (1, 2, 0), (1, 3, 1)]
