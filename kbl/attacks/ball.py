@@ -69,10 +69,11 @@ def ascend(x_adv: Tensor, gradient: Tensor, step_size: Any, norm: Norm) -> Tenso
     if norm == "linf":
         direction = backend.sign(gradient)
     else:
-        # Of 1e±37 the reciprocal is a normal number still.
+        # Of 1e±37 the reciprocal is a normal number still. It is multiplied by: of two divisions XLA may make one,
+        # g / a / b = g / (a · b), and the product of two tiny numbers is 0.
         gradient = ops.nan_to_num(gradient, posinf=1e37, neginf=-1e37)
         largest = ops.max(ops.abs(gradient), axis=tuple(range(1, len(gradient.shape))), keepdims=True)
-        direction = gradient / ops.maximum(largest, 1e-37)
+        direction = gradient * ops.reciprocal(ops.maximum(largest, 1e-37))
         direction = direction / _length(direction)
     return x_adv + step_size * direction
 
