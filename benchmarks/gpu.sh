@@ -11,6 +11,7 @@
 #   benchmarks  the table of docs/performance.md, on each backend, with torch's loop by hand as the floor of all (without
 #               memory, which is the host's)
 #   profile     (not by default) where the time of an attack and of a training step goes, by hand and by kbl
+#   precision   (not by default) what mixed bfloat16 and TensorFloat-32 cost in accuracy
 #   mnist       Table 1 at the paper's scale: adversarial training and ATBLR, 50 epochs of PGD-40
 #   cifar       Table 2 on ResNet-32 at the scale "gpu": natural, adversarial training, ATBLR; SCALE=paper for 200 epochs
 set -uo pipefail
@@ -45,6 +46,9 @@ if [[ " $PARTS " == *" profile "* ]]; then
   done
 fi
 main="${BACKENDS##* }" # the last of them trains
+if [[ " $PARTS " == *" precision "* ]]; then
+  limited python3 -m kbl run recipes/precision.toml --backend "$main" --out "$OUT/precision"
+fi
 if [[ " $PARTS " == *" mnist "* ]]; then
   limited python3 -m kbl run recipes/paper/table1.toml --backend "$main" --set "scale=${SCALE:-paper}" --out "$OUT/table1"
 fi
