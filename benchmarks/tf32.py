@@ -6,6 +6,7 @@ a GPU's tensor cores do. On the torch backend; speed is not what this shows.
 """
 
 import os
+import sys
 from typing import Any
 
 import torch
@@ -63,7 +64,9 @@ def check() -> None:
 
 
 def main() -> None:
-    os.environ.setdefault("KERAS_BACKEND", "torch")
+    os.environ["KERAS_BACKEND"] = "torch"
+    if "--backend" in sys.argv and sys.argv[sys.argv.index("--backend") + 1 :][:1] != ["torch"]:
+        sys.exit("benchmarks.tf32 rounds on the torch backend alone")
     from kbl.cli import app
 
     with TensorFloat32():

@@ -123,6 +123,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate a run folder or any ``.keras`` file; return what ``evaluation.json`` holds.
 
+    A GPU multiplies float32 in TensorFloat-32 if the run's recipe allows it, else, and for a file, in full.
+
     Args:
         path: a run folder, whose recipe gives what is not given here, or a ``.keras`` file.
         data: data set or ``.npz`` file; needed where there is no run folder.
@@ -152,6 +154,7 @@ def evaluate(
             f"{path} comes without a recipe: name its data by --data: digits, mnist, cifar10, cifar100 or a .npz file"
         )
     described = chosen(path, attacks or ["paper"], recipe)
+    backend.allow_tf32(recipe is not None and recipe.training.tf32)
     dataset = load_data(data)
     changes: dict[str, Any] = {
         "samples": samples or settings.samples,

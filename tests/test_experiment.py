@@ -11,7 +11,17 @@ import pytest
 from keras import layers
 
 import kbl
-from kbl import DivergenceError, UserError, data, experiment, from_recipe, judging, recipe, saved_model
+from kbl import (
+    DivergenceError,
+    UserError,
+    backend,
+    data,
+    experiment,
+    from_recipe,
+    judging,
+    recipe,
+    saved_model,
+)
 from kbl.attacks import BIM, FGSM, PGD
 from kbl.layers import GMMHead
 from kbl.methods import ATBLR, AdversarialTraining, Natural
@@ -24,10 +34,11 @@ FILES = {
 
 @pytest.fixture(autouse=True)
 def precision():
-    """A run sets Keras' policy for the whole process."""
+    """A run sets Keras' policy, and what a GPU may multiply in, for the whole process."""
     before = keras.config.dtype_policy()
     yield
     keras.config.set_dtype_policy(before)
+    backend.allow_tf32(False)
 
 
 def tiny(source, *changes: str) -> recipe.Recipe:
@@ -238,6 +249,37 @@ def test_evaluate_a_run_again(finished) -> None:
     other = experiment.evaluate(folder, attacks=[attack], samples=4, quiet=True)
     assert other["examples"] == 4
     assert [(a["label"], a["parameters"]["epsilon"]) for a in other["attacks"]] == [("BIM-2", 0.2)]
+
+
+def allows_tf32() -> bool:
+    if keras.config.backend() == "torch":
+        import torch
+
+        return torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
+    if keras.config.backend() == "jax":
+        import jax
+
+        return jax.config.jax_default_matmul_precision == "tensorfloat32"
+    import tensorflow as tf
+
+    return tf.config.experimental.tensor_float_32_execution_enabled()
+
+
+def test_a_run_is_evaluated_in_the_arithmetic_of_its_recipe(finished, tmp_path) -> None:
+    """What a GPU may do is never left to the framework, nor to what was run before."""
+    folder, options = tmp_path / "run", {"samples": 4, "diagnostics": False, "quiet": True}
+    shutil.copytree(finished[0], folder)
+    chosen = recipe.load(folder / "recipe.toml", ["training.tf32=true"])
+    (folder / "recipe.toml").write_text(recipe.to_toml(chosen))
+    attack = recipe.attack_from_text("fgsm:epsilon=0.1")
+    for path, allowed in [
+        (folder, True),
+        (folder / "model.keras", False),
+        (folder, True),
+        (finished[0], False),
+    ]:
+        experiment.evaluate(path, data="digits", attacks=[attack], **options)
+        assert allows_tf32() == allowed
 
 
 def test_a_run_on_a_file_is_evaluated_from_anywhere(tmp_path, monkeypatch) -> None:
