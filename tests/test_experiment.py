@@ -251,21 +251,7 @@ def test_evaluate_a_run_again(finished) -> None:
     assert [(a["label"], a["parameters"]["epsilon"]) for a in other["attacks"]] == [("BIM-2", 0.2)]
 
 
-def allows_tf32() -> bool:
-    if keras.config.backend() == "torch":
-        import torch
-
-        return torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
-    if keras.config.backend() == "jax":
-        import jax
-
-        return jax.config.jax_default_matmul_precision == "tensorfloat32"
-    import tensorflow as tf
-
-    return tf.config.experimental.tensor_float_32_execution_enabled()
-
-
-def test_a_run_is_evaluated_in_the_arithmetic_of_its_recipe(finished, tmp_path) -> None:
+def test_a_run_is_evaluated_in_the_arithmetic_of_its_recipe(finished, tmp_path, tf32_is_allowed) -> None:
     """What a GPU may do is never left to the framework, nor to what was run before."""
     folder, options = tmp_path / "run", {"samples": 4, "diagnostics": False, "quiet": True}
     shutil.copytree(finished[0], folder)
@@ -279,7 +265,7 @@ def test_a_run_is_evaluated_in_the_arithmetic_of_its_recipe(finished, tmp_path) 
         (finished[0], False),
     ]:
         experiment.evaluate(path, data="digits", attacks=[attack], **options)
-        assert allows_tf32() == allowed
+        assert tf32_is_allowed() == allowed
 
 
 def test_a_run_on_a_file_is_evaluated_from_anywhere(tmp_path, monkeypatch) -> None:
