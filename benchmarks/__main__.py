@@ -58,6 +58,10 @@ def main() -> int:
             except subprocess.CalledProcessError as error:
                 sys.stderr.write(error.stderr)
                 failed = True
+            except KeyboardInterrupt:
+                console.print(table(backend, found["cases"], found["memory"]))
+                sys.stderr.write("stopped\n")
+                return 130
         console.print(table(backend, found["cases"], found["memory"]))
     return int(failed)
 
