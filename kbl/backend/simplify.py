@@ -15,7 +15,8 @@ _aten = torch.ops.aten
 _KEPT = 1 << 16  # elements of a constant that is kept
 _ANY = (torch.Tag.nondeterministic_seeded, torch.Tag.dynamic_output_shape)
 _FILLED = {_aten.ones_like.default: 1, _aten.zeros_like.default: 0}
-_VIEWS = (_aten.permute.default, _aten.detach.default)
+_SAME = (_aten.detach.default, _aten.alias.default)  # from 2.14 on PyTorch notes the one down as the other
+_VIEWS = (_aten.permute.default,)
 
 
 def simplify(module: GraphModule) -> None:
@@ -30,7 +31,7 @@ def simplify(module: GraphModule) -> None:
     if writes_in_place(graph):
         return
     for node in list(graph.nodes):
-        if node.target is _aten.detach.default:
+        if node.target in _SAME:
             _replace(node, node.args[0])
     _fold_constants(module)
     _compute_once(graph)

@@ -1,6 +1,6 @@
 """The attacks that a recipe may name, with the ranges and defaults of their fields."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,14 @@ Loss = Literal["cross_entropy", "margin", "dlr", "likelihood", "nearest_mean", "
 
 # What reads the logits as a Gaussian head's log-likelihoods.
 GAUSSIAN_LOSSES = ("likelihood", "nearest_mean", "distance_margin")
+
+
+def _step_size(given: dict[str, Any]) -> float:
+    """Return 2.5 ε / steps, which crosses the ball with room to spare (Madry et al. 2018); any step will do at ε = 0.
+
+    Where one of them is missing or wrong, which older pydantic does not wait for, that is the fault to report.
+    """
+    return 2.5 * given.get("epsilon", 0.0) / given.get("steps", 1) or 1.0
 
 
 class _Attack(Section):
@@ -35,8 +43,7 @@ class FGSM(_Gradient):
 
 class _Iterative(_Gradient):
     steps: Count
-    # 2.5 ε / steps crosses the ball with room to spare (Madry et al. 2018); any step will do where ε = 0.
-    step_size: Positive = Field(default_factory=lambda given: 2.5 * given["epsilon"] / given["steps"] or 1.0)
+    step_size: Positive = Field(default_factory=_step_size)
     early_stop: Flag = True
 
 
@@ -60,7 +67,7 @@ class CarliniWagnerLinf(_Attack):
     name: Literal["cw"] = "cw"
     epsilon: NonNegative
     steps: Count = 40
-    step_size: Positive = Field(default_factory=lambda given: 2.5 * given["epsilon"] / given["steps"] or 1.0)
+    step_size: Positive = Field(default_factory=_step_size)
     kappa: NonNegative = 0.0
     restarts: Count = 1
     targeted: Flag = False

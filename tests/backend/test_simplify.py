@@ -48,6 +48,12 @@ def test_what_only_a_shape_is_asked_for_is_not_computed() -> None:
     assert calls(graph) == 2
 
 
+@pytest.mark.parametrize("same", [aten.detach, aten.alias])
+def test_what_gives_the_same_tensor_is_passed_over(same) -> None:
+    graph = graph_of(lambda x: [same(same(x) * 2.0) + 1.0], torch.rand(4))
+    assert calls(graph) == 2
+
+
 def test_equal_constants_are_one() -> None:
     graph = graph_of(lambda x: [x * torch.tensor(3.0) + torch.tensor(3.0)], torch.rand(4))
     assert sum(node.op == "get_attr" for node in graph.graph.nodes) == 1
