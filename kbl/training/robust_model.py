@@ -20,6 +20,7 @@ from kbl.training.batches import Batches
 from kbl.training.divergence import StopOnDivergence
 from kbl.training.forward import Forward
 from kbl.training.given import check, check_labels
+from kbl.training.interruptible import interruptible
 from kbl.training.memory import Memory
 from kbl.typing import Network, Tensor
 
@@ -237,6 +238,7 @@ class RobustModel(keras.Model):
         """Give the metrics of ``compile`` the clean images' logits."""
         return super().compute_metrics(x, y, _outputs(y_pred)[0], sample_weight)
 
+    @interruptible
     def fit(self, x: Any = None, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
         """Train as ``keras.Model.fit``; training that runs away raises `kbl.DivergenceError`.
 
