@@ -13,8 +13,10 @@ def interruptible(fit: Callable[..., Any]) -> Callable[..., Any]:
     """Return Keras' `fit` so that what a SIGINT handler raises is not lost in it.
 
     Keras makes numbers of a batch's losses under a bare ``except`` (`pythonify_logs`), which drops KeyboardInterrupt.
-    Where a backend computes while Python goes on (JAX, and torch on a GPU), `fit` waits for each step just there, so
-    nearly every Ctrl-C would be dropped. It is raised again at the end of that batch.
+    Where a backend computes while Python goes on, as JAX does, `fit` waits for each step just there, so nearly every
+    Ctrl-C would be dropped. It is raised again at the end of that batch, and the model has the weights of its steps.
+    One that comes while a step is compiled or handed to JAX, to which Keras has given the old weights by then, ends the
+    training as well, but can leave the model in memory without weights; what was saved stays.
 
     Args:
         fit: takes its callbacks by name; a `keras.callbacks.CallbackList` is handed over as it is.

@@ -41,10 +41,10 @@ def handler():
     signal.signal(signal.SIGINT, previous)
 
 
-def fit(*callbacks, **arguments) -> None:
+def fit(*callbacks) -> None:
     model = kbl.RobustModel(digits_convnet("dense"))
     model.compile("sgd")
-    model.fit(X, Y, batch_size=2, verbose=0, callbacks=list(callbacks), **arguments)
+    model.fit(X, Y, batch_size=2, verbose=0, callbacks=list(callbacks))
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,17 @@ def test_an_interrupt_that_was_dropped_is_raised_again(hook, batches) -> None:
     with pytest.raises(KeyboardInterrupt):
         fit(careless)
     assert careless.batches == batches
+
+
+def test_the_model_is_whole_after_it_and_trains_on() -> None:
+    model = kbl.RobustModel(digits_convnet("dense"))
+    model.compile("sgd")
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y, batch_size=2, verbose=0, callbacks=[Careless("on_epoch_begin")])
+    assert int(model.steps_taken) == 1
+    assert np.isfinite(keras.ops.convert_to_numpy(model.network(X))).all()
+    model.fit(X, Y, batch_size=2, verbose=0)
+    assert int(model.steps_taken) == 5
 
 
 def test_what_another_handler_lets_pass_goes_on() -> None:
